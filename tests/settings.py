@@ -1,0 +1,34 @@
+"""The settings of the suite: a fixed environment, then the real settings unchanged.
+
+The environment is set before `polar_site.settings` reads it, so neither the caller's
+shell nor a `.env` beside it can reach a test. Only the two service addresses pass.
+"""
+
+import base64
+import os
+
+_FIXED = {
+    "DEBUG": "false",
+    "SECRET_KEY": "tests-only-" + "s" * 50,
+    "POLAR_VAULT_KEY": base64.b64encode(b"tests-only-vault-key-32-bytes-00").decode(),
+    "POLAR_AUDIT_KEY": base64.b64encode(b"tests-only-audit-key-32-bytes-00").decode(),
+    "POLAR_HOSTS": "testserver,localhost,127.0.0.1",
+    "POLAR_ORIGINS": "",
+    "POLAR_VAULT_KEYS": "",
+    "POLAR_WITNESS_DIR": "",
+    "POLAR_SINK_FILE": "",
+    "POLAR_UI_API_SECRET": "",
+    "OPENAI_API_KEY": "",
+    "ANTHROPIC_API_KEY": "",
+    "GEMINI_API_KEY": "",
+    "OLLAMA_HOST": "",
+    "LOCAL_MODEL_URL": "",
+    "TELEGRAM_BOT_TOKEN": "",
+    "SLACK_BOT_TOKEN": "",
+    "SLACK_APP_TOKEN": "",
+}
+os.environ.update(_FIXED)
+os.environ.setdefault("DATABASE_URL", "")
+os.environ.setdefault("REDIS_URL", "")
+
+from polar_site.settings import *  # noqa: E402
