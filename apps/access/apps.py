@@ -2,6 +2,7 @@ from django.apps import AppConfig
 
 
 class AccessConfig(AppConfig):
+    """Knows who is who."""
+
     name = "apps.access"
     label = "access"
-    default_auto_field = "django.db.models.BigAutoField"

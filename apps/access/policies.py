@@ -1,0 +1,65 @@
+"""May this principal, may this token? `check_` raises with the reason."""
+
+from dataclasses import dataclass
+
+from .errors import RoleRequired, ScopeRequired
+from .models import ROLE_ORDER, Membership, Principal, PrincipalKind, Token, Workspace
+
+#: The scope that covers every other.
+EVERYTHING = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """Who a request comes from and what its credential covers."""
+
+    principal: Principal
+    scopes: frozenset[str]
+    token: Token | None = None
+
+
+def check_scope(auth: Authenticated, scope: str) -> None:
+    """Refuse a credential that does not cover `scope`, such as "runs:read"."""
+    area = scope.split(":")[0]
+    if not auth.scopes & {EVERYTHING, scope, f"{area}:*"}:
+        raise ScopeRequired(
+            f"This needs the scope {scope}.", needed=scope, held=sorted(auth.scopes)
+        )
+
+
+def covers(held: frozenset[str], wanted: frozenset[str]) -> bool:
+    """Tell whether every wanted scope is inside the held ones."""
+    if EVERYTHING in held:
+        return True
+    return all(
+        scope in held or f"{scope.split(':')[0]}:*" in held for scope in wanted
+    )
+
+
+def role_of(principal: Principal, workspace: Workspace) -> str:
+    """Return the principal's role in a workspace, or ""."""
+    if principal.kind != PrincipalKind.HUMAN:
+        return ""
+    found = Membership.objects.filter(user_id=principal.user_id, workspace=workspace)
+    return found.values_list("role", flat=True).first() or ""
+
+
+def check_role(principal: Principal, role: str, workspace: Workspace) -> None:
+    """Refuse a principal whose role is below `role`; the system passes."""
+    if principal.kind == PrincipalKind.SYSTEM:
+        return
+    held = role_of(principal, workspace)
+    if held and ROLE_ORDER.index(held) >= ROLE_ORDER.index(role):  # type: ignore[arg-type]
+        return
+    raise RoleRequired(
+        f"This needs the role {role} in {workspace.slug}.", needed=role, held=held
+    )
+
+
+def can_role(principal: Principal, role: str, workspace: Workspace) -> bool:
+    """Tell what `check_role` would say."""
+    try:
+        check_role(principal, role, workspace)
+    except RoleRequired:
+        return False
+    return True

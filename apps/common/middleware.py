@@ -1,0 +1,154 @@
+"""The door: ids for every request, size and origin checks, errors as pages.
+
+Order matters. `RequestContext` is outermost, so that even a refusal carries its
+ids; `Door` refuses before anything of the body is read; `PageErrors` turns a
+`PolarError` of a page into the same words the API would use.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+from . import ids
+from .errors import PolarError, Unavailable
+
+Respond = Callable[[HttpRequest], HttpResponse]
+
+API_PREFIX = "/api/"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+def problem(error: PolarError) -> JsonResponse:
+    """Answer with problem+json, the same for every door.
+
+    Source: RFC 9457.
+    """
+    body: dict[str, Any] = {
+        "type": f"about:blank#{error.code}",
+        "title": HTTPStatus(error.http_status).phrase,
+        "status": error.http_status,
+        "traceId": ids.current_trace_id(),
+        **error.as_problem(),
+    }
+    response = JsonResponse(
+        body, status=error.http_status, content_type="application/problem+json"
+    )
+    retry_after = getattr(error, "retry_after_seconds", None)
+    if retry_after is None and error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
+        retry_after = 5
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    return response
+
+
+class RequestContext:
+    """Gives every request a request id and a trace id, and returns both."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        trace_id = (
+            ids.trace_from_traceparent(request.headers.get("traceparent", ""))
+            or ids.new_trace_id()
+        )
+        request_id = str(ids.new_id())
+        with ids.use_trace(trace_id), ids.use_request(request_id):
+            response = self.get_response(request)
+        response["X-Request-Id"] = request_id
+        response["traceparent"] = f"00-{trace_id}-{trace_id[:16]}-01"
+        response.setdefault("Vary", "HX-Request")
+        return response
+
+
+class Door:
+    """Refuses bodies that are too large and writes from foreign pages.
+
+    Browsers reach loopback, so the check also holds there (DNS rebinding,
+    CVE-2025-49596): an `Origin` must be this host or a configured one.
+    """
+
+    def __init__(self, get_response: Respond) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        refusal = self._size_problem(request) or self._origin_problem(request)
+        if refusal is not None:
+            return problem(refusal)
+        return self.get_response(request)
+
+    def _size_problem(self, request: HttpRequest) -> PolarError | None:
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if not length.isdigit():
+            return BodyRefused("Content-Length is not a number.")
+        if int(length) > limit:
+            return BodyTooLarge(
+                f"The body has {length} bytes; the limit is {limit}.",
+                limit_bytes=limit,
+            )
+        return None
+
+    def _origin_problem(self, request: HttpRequest) -> PolarError | None:
+        origin = request.headers.get("Origin", "")
+        if not origin or origin in settings.CSRF_TRUSTED_ORIGINS:
+            return None
+        if urlsplit(origin).netloc == request.get_host():
+            return None
+        return ForeignOrigin(f"Requests from {origin[:100]} are not accepted.")
+
+
+class PageErrors:
+    """Shows a `PolarError` of a page with the API's words and status."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(
+        self, request: HttpRequest, error: Exception
+    ) -> HttpResponse | None:
+        if isinstance(error, OperationalError):
+            error = StoreUnavailable()
+        if not isinstance(error, PolarError):
+            return None
+        if request.path.startswith(API_PREFIX):
+            return problem(error)
+        context = {"error": error, "trace_id": ids.current_trace_id()}
+        status = error.http_status
+        return render(request, "error.html", context, status=status)
+
+
+class BodyRefused(PolarError):
+    """The body cannot be read."""
+
+    code = "POLAR_BAD_REQUEST"
+    http_status = 400
+
+
+class BodyTooLarge(BodyRefused):
+    """The body is too large."""
+
+    code = "POLAR_BODY_TOO_LARGE"
+    http_status = 413
+
+
+class ForeignOrigin(PolarError):
+    """Another site's page sent this."""
+
+    code = "POLAR_FORBIDDEN"
+    http_status = 403
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot be opened just now; nothing was changed."""
+
+    code = "POLAR_STORE_UNAVAILABLE"

@@ -1,0 +1,88 @@
+"""Drawing words for templates: `badge`, `icon`, `usd`, `took`, `ago`, `when`."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from apps.common import clock, look, units
+
+register = template.Library()
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    return look.icon(name, extra)
+
+
+@register.simple_tag
+def badge(state: Any, label: str = "") -> SafeString:
+    return look.badge("" if state is None else str(state), label)
+
+
+@register.filter
+def tone(state: Any) -> str:
+    return look.drawing_of(str(state)).tone
+
+
+@register.filter
+def shape(state: Any) -> str:
+    return look.drawing_of(str(state)).icon
+
+
+@register.filter
+def words(state: Any) -> str:
+    return str(state).lower().replace("_", " ")
+
+
+@register.filter
+def usd(micros: Any) -> str:
+    return units.format_usd(int(micros or 0))
+
+
+@register.filter
+def short(value: Any) -> str:
+    """The tail of an id: UUIDv7 heads are all alike, tails tell rows apart."""
+    return str(value).replace("-", "")[-6:]
+
+
+@register.filter
+def took(seconds: Any) -> str:
+    """A duration as a person says it: 0.41 s, 39.2 s, 3 min 12 s, 2 h 5 min."""
+    if seconds is None or seconds == "":
+        return ""
+    value = float(seconds)
+    if value < 60:
+        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    whole = int(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+@register.filter
+def ago(moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    return took(max(0.0, (clock.now() - moment).total_seconds()))
+
+
+@register.filter
+def when(moment: datetime | None) -> SafeString:
+    """A time in the operator's zone, the day where it is not today, UTC on hover."""
+    if moment is None:
+        return SafeString("")
+    here = timezone.localtime(moment)
+    today = timezone.localtime(clock.now()).date()
+    text = here.strftime("%H:%M:%S" if here.date() == today else "%d %b %H:%M")
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        here.isoformat(),
+        moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        text,
+    )
