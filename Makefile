@@ -1,0 +1,78 @@
+# `make help` lists the commands; README.md tells the story.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The newest Python from 3.11 on that this machine has.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; exit; fi; \
+	done; echo python3)
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+WORKERS ?= 2
+TEST_ENV := DJANGO_SETTINGS_MODULE=tests.settings
+
+.PHONY: help
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: ## Install, prepare and start Polar on http://127.0.0.1:8000 (POLAR_PORT)
+	@exec $(PYTHON) polar_site/bootstrap.py run
+
+.PHONY: test
+test: dev services-tools check deploy-check test-sqlite test-postgres ## Everything that must pass: style, types, house rules, both suites
+
+.PHONY: dev
+dev: ## Install what development needs into .venv
+	@$(PYTHON) polar_site/bootstrap.py install dev
+
+.PHONY: services-tools
+services-tools:
+	@$(PY) tests/services.py install
+
+.PHONY: check
+check: dev ## Style, lint, types, security lint, house rules, migrations
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(TEST_ENV) $(PY) -m mypy
+	$(PY) -m bandit -q -c pyproject.toml -r apps polar_site --severity-level medium
+	$(TEST_ENV) $(PY) manage.py makemigrations --check --dry-run
+	$(PYTEST) tests/house -q -n 0
+
+.PHONY: deploy-check
+deploy-check: dev ## Django's deployment check with the production example environment
+	set -a; . .ci/production.env; set +a; \
+	DJANGO_SETTINGS_MODULE=polar_site.settings $(PY) manage.py check --deploy --fail-level WARNING
+
+.PHONY: test-sqlite
+test-sqlite: dev ## The suite on SQLite, without Redis
+	DATABASE_URL= REDIS_URL= $(PYTEST) -q -n $(WORKERS) -m "not postgres and not redis"
+
+.PHONY: test-postgres
+test-postgres: dev services-tools ## The suite on a private PostgreSQL and Redis
+	$(PY) tests/services.py exec -- $(PYTEST) -q -n $(WORKERS)
+
+.PHONY: chaos
+chaos: dev ## Rehearse the drills against a throw-away install
+	$(PYTEST) -q -n 0 -m journey tests/journeys
+
+.PHONY: bench
+bench: dev ## Measure the hot paths; prints figures, judges nothing
+	$(PY) -m bench
+
+.PHONY: lock
+lock: ## Compile requirements/*.in again (needs uv; releases at least 7 days old)
+	for name in base dev; do \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	--exclude-newer "$$(date -u -d '7 days ago' +%F)" requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
+.PHONY: format
+format: ## Format the code and mend what ruff can mend
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove .venv and caches; keeps .env, the database and the witness
+	@$(PYTHON) polar_site/bootstrap.py clean

@@ -1,0 +1,380 @@
+"""From a fresh clone to a running Polar, with the standard library only.
+
+Hides: the virtual environment, the first `.env`, the process runner.
+Invariants: a step that is done is not done again; a secret is written once and
+never replaced; no key is made while data that needs the old one exists.
+"""
+
+import argparse
+import base64
+import configparser
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+ENV_FILE = ROOT / ".env"
+STAMP = VENV / ".installed.json"
+VAR = ROOT / "var"
+LOGS = VAR / "log"
+SUPERVISOR_LOG = LOGS / "supervisord.log"
+
+#: How long the web process may take to answer first. Units: seconds.
+READY_SECONDS = 120
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def stop_with(text: str) -> None:
+    """End with a sentence that says what to do."""
+    sys.exit(f"polar: {text}")
+
+
+# --- The virtual environment ------------------------------------------------
+
+
+def lock_digest(name: str) -> str:
+    return hashlib.sha256(
+        (ROOT / "requirements" / f"{name}.txt").read_bytes()
+    ).hexdigest()
+
+
+def installed() -> dict[str, str]:
+    try:
+        return dict(json.loads(STAMP.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def install(name: str) -> None:
+    """Install one lock file into `.venv`, every file checked against its hash.
+
+    Again: nothing happens while the lock is unchanged; a broken attempt is resumed.
+    """
+    done = installed()
+    if done.get(name) == lock_digest(name) and (BIN / "python").exists():
+        return
+    make_venv()
+    STAMP.unlink(missing_ok=True)
+    say(f"Installing requirements/{name}.txt, a minute or two the first time ...")
+    pip = [*pip_command(), "install", "--quiet", "--disable-pip-version-check"]
+    lock = str(ROOT / "requirements" / f"{name}.txt")
+    for attempt in (1, 2, 3):
+        if not subprocess.run([*pip, "--require-hashes", "-r", lock]).returncode:
+            break
+        say(f"pip did not finish (attempt {attempt} of 3).")
+        time.sleep(attempt)
+    else:
+        stop_with("the requirements could not be installed; run the command again.")
+    names = ["base", "dev"] if name == "dev" else [name]
+    STAMP.write_text(json.dumps({each: lock_digest(each) for each in names}))
+    say("Requirements are in place.")
+
+
+def make_venv() -> None:
+    """Create `.venv`; where the system has no ensurepip, without its own pip."""
+    if (BIN / "python").exists():
+        return
+    say("Creating .venv ...")
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        subprocess.run([*command, "--without-pip"], check=True)
+
+
+def pip_command() -> list[str]:
+    own = [str(BIN / "python"), "-m", "pip"]
+    if not subprocess.run([*own, "--version"], capture_output=True).returncode:
+        return own
+    return [sys.executable, "-m", "pip", "--python", str(BIN / "python")]
+
+
+# --- The first .env ---------------------------------------------------------
+
+
+def random_key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+#: variable -> (how it is made, whether existing data depends on it)
+SECRETS: dict[str, tuple[Callable[[], str], bool]] = {
+    "SECRET_KEY": (lambda: secrets.token_urlsafe(48), False),
+    "POLAR_VAULT_KEY": (random_key, True),
+    "POLAR_AUDIT_KEY": (random_key, True),
+}
+
+
+def read_env() -> dict[str, str]:
+    """The variables of `.env`; quotes around a value are dropped."""
+    if not ENV_FILE.exists():
+        return {}
+    pattern = re.compile(r"^\s*(?:export\s+)?([A-Z][A-Z0-9_]*)\s*=\s*(.*?)\s*$")
+    found = (pattern.match(line) for line in ENV_FILE.read_text().splitlines())
+    return {match[1]: match[2].strip("'\"") for match in found if match}
+
+
+def data_exists() -> bool:
+    database = ROOT / "polar-system.db"
+    return database.exists() and database.stat().st_size > 0
+
+
+def write_env() -> None:
+    """Add what is missing to `.env`; create it, readable by its owner only.
+
+    Raises: SystemExit when a key is missing that existing data was written with.
+    """
+    known = {**read_env(), **{k: v for k, v in os.environ.items() if k in SECRETS}}
+    if known.get("POLAR_VAULT_KEYS") or os.environ.get("POLAR_VAULT_KEYS"):
+        known.setdefault("POLAR_VAULT_KEY", "(the ring)")
+    missing = [name for name in SECRETS if not known.get(name)]
+    if not missing:
+        return
+    kept = [name for name in missing if SECRETS[name][1]]
+    if kept and data_exists():
+        stop_with(
+            f"{' and '.join(kept)} missing, but a database exists that was written "
+            "with it. Restore it in .env; a new key could read none of the old data."
+        )
+    fresh = not ENV_FILE.exists()
+    text = "" if fresh else ENV_FILE.read_text().rstrip("\n") + "\n"
+    if fresh:
+        text = "# Secrets of this install. Back up POLAR_VAULT_KEY elsewhere.\n"
+        text += "# Every other variable is explained in .env.example.\n"
+    text += "".join(f"{name}={SECRETS[name][0]()}\n" for name in missing)
+    replace_private(ENV_FILE, text)
+    say(f"Wrote {', '.join(missing)} to .env (mode 0600).")
+
+
+def replace_private(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(
+        os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w"
+    ) as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(path)
+
+
+# --- Running ----------------------------------------------------------------
+
+
+def child_environment() -> dict[str, str]:
+    """What every child gets: the caller's environment, `.env`, and `.venv` first."""
+    env = {**read_env(), **os.environ, "PYTHONUNBUFFERED": "1"}
+    env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}"
+    return env
+
+
+def programs() -> Iterator[tuple[str, str]]:
+    """The processes that the Procfile names."""
+    for line in (ROOT / "Procfile").read_text().splitlines():
+        name, colon, command = line.partition(":")
+        if colon and not name.startswith("#"):
+            yield name.strip(), command.strip()
+
+
+def write_supervisor_config() -> Path:
+    """Turn the Procfile into a supervisor file: restart with back-off, logs kept.
+
+    All programs are one group, so that they stop together and not one by one.
+    """
+    config = configparser.RawConfigParser()
+    config["supervisord"] = {
+        "nodaemon": "true",
+        "silent": "true",
+        "logfile": str(SUPERVISOR_LOG),
+        "logfile_maxbytes": "2MB",
+        "logfile_backups": "1",
+        "loglevel": "warn",
+        "pidfile": str(VAR / "supervisord.pid"),
+        "childlogdir": str(LOGS),
+        "directory": str(ROOT),
+    }
+    names = []
+    for name, command in programs():
+        names.append(name)
+        shell = "exec " + command.replace("%", "%%")
+        config[f"program:{name}"] = {
+            "command": f"/bin/sh -c '{shell}'",
+            "autorestart": "true",
+            "startsecs": "3",
+            "startretries": "100000",
+            "stopsignal": "TERM",
+            # The longest a child may take before it is killed. Units: seconds.
+            "stopwaitsecs": "12",
+            "stopasgroup": "true" if name == "worker" else "false",
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": str(LOGS / f"{name}.log"),
+            "stdout_logfile_maxbytes": "10MB",
+            "stdout_logfile_backups": "2",
+        }
+    config["group:polar"] = {"programs": ",".join(names)}
+    path = VAR / "supervisord.conf"
+    with path.open("w") as file:
+        config.write(file)
+    return path
+
+
+def manage(*arguments: str) -> str:
+    """Run one management command; its output comes back, its failure ends us."""
+    done = subprocess.run(
+        [str(BIN / "python"), "manage.py", *arguments],
+        cwd=ROOT,
+        env=child_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        say(done.stdout)
+        stop_with(f"`manage.py {arguments[0]}` failed; nothing was started.")
+    return done.stdout
+
+
+def address() -> tuple[str, int]:
+    env = child_environment()
+    return env.get("POLAR_BIND") or "127.0.0.1", int(env.get("POLAR_PORT") or 8000)
+
+
+def check_port_is_free() -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address())
+        except OSError as problem:
+            stop_with(
+                f"cannot listen on {address()[0]}:{address()[1]} ({problem.strerror}). "
+                "Stop what is there or choose another port: POLAR_PORT=8001 make run"
+            )
+
+
+def is_up() -> bool:
+    host, port = address()
+    host = "127.0.0.1" if host in {"", "0.0.0.0"} else host  # noqa: S104 - only read
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - a constant http address
+            f"http://{host}:{port}/healthz", timeout=2
+        ) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def prepare() -> str:
+    """Bring the database and the static files up to date; return what seeding said."""
+    say("Preparing the database ...")
+    manage("migrate", "--verbosity", "0")
+    said = manage("seed_demo")
+    manage("collectstatic", "--noinput", "--verbosity", "0")
+    return said.strip()
+
+
+def announce(*, up: bool, said: str) -> None:
+    host, port = address()
+    say("")
+    if up:
+        say(f"Polar is ready:  http://{host}:{port}/")
+    else:
+        say(
+            f"The web process does not answer yet; see {LOGS.relative_to(ROOT)}/web.log"
+        )
+    if said:
+        say(said)
+    say(f"Logs: {LOGS.relative_to(ROOT)}/   Stop: Ctrl-C")
+
+
+def supervise(said: str) -> int:
+    """Run the Procfile until a signal; say when it is up and what was restarted."""
+    config = write_supervisor_config()
+    SUPERVISOR_LOG.touch()
+    start = SUPERVISOR_LOG.stat().st_size
+    runner = subprocess.Popen(
+        [str(BIN / "supervisord"), "-c", str(config)],
+        cwd=ROOT,
+        env=child_environment(),
+        start_new_session=True,
+    )
+
+    def ask_to_stop(_signal: int, _frame: object) -> None:
+        runner.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask_to_stop)
+    until = time.monotonic() + READY_SECONDS
+    while runner.poll() is None and not is_up() and time.monotonic() < until:
+        time.sleep(0.3)
+    announce(up=runner.poll() is None and is_up(), said=said)
+    return follow(runner, start)
+
+
+def follow(runner: "subprocess.Popen[bytes]", position: int) -> int:
+    """Pass on the runner's warnings until it ends."""
+    with SUPERVISOR_LOG.open() as log:
+        log.seek(position)
+        while runner.poll() is None:
+            for line in log:
+                if " CRIT " not in line:
+                    say(line.rstrip())
+            time.sleep(0.5)
+    say("Stopped.")
+    return 0
+
+
+def run() -> int:
+    """`make run`: install, write `.env`, migrate, seed, start, and stay."""
+    install("base")
+    write_env()
+    check_port_is_free()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    return supervise(prepare())
+
+
+def clean() -> None:
+    """Remove what can be made again; never `.env`, the database or the witness."""
+    for name in (".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    shutil.rmtree(VAR / "static", ignore_errors=True)
+    for cache in [
+        *ROOT.glob("apps/**/__pycache__"),
+        *ROOT.glob("tests/**/__pycache__"),
+    ]:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def main() -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file meets the system's Python
+        stop_with(f"needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+    parser = argparse.ArgumentParser(prog="bootstrap")
+    parser.add_argument("step", choices=["install", "env", "run", "clean"])
+    parser.add_argument("lock", nargs="?", default="base", choices=["base", "dev"])
+    chosen = parser.parse_args()
+    if chosen.step == "run":
+        return run()
+    {"install": lambda: install(chosen.lock), "env": write_env, "clean": clean}[
+        chosen.step
+    ]()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
