@@ -2,6 +2,7 @@ from django.apps import AppConfig
 
 
 class VaultConfig(AppConfig):
+    """Keeps secrets."""
+
     name = "apps.vault"
     label = "vault"
-    default_auto_field = "django.db.models.BigAutoField"

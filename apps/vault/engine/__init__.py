@@ -1,0 +1,1 @@
+"""The envelope, the key ring and its check. Nothing here writes an event."""
