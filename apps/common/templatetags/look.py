@@ -86,3 +86,13 @@ def when(moment: datetime | None) -> SafeString:
         moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         text,
     )
+
+
+@register.filter
+def is_here(request: Any, url: str) -> bool:
+    """Whether the page being shown is `url` or lies below it."""
+    path = getattr(request, "path", "")
+    if url == "/" or path == url:
+        return bool(path == url)
+    below_another = path.startswith(f"{url}dead-letters/")
+    return bool(path.startswith(url)) and not below_another

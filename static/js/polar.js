@@ -1,0 +1,108 @@
+/* Polar's own script: theme switch, keys, streamed answers, "last heard".
+   Everything works without it; nothing here writes HTML from data. */
+(function () {
+  "use strict";
+
+  /* ---- theme --------------------------------------------------------------- */
+  function nextTheme(current) {
+    return current === "dark" ? "light" : current === "light" ? "auto" : "dark";
+  }
+  function showTheme(button) {
+    var name = document.documentElement.dataset.theme || "auto";
+    button.setAttribute("aria-label", "Theme: " + name + ". Change");
+    button.title = "Theme: " + name;
+  }
+  document.querySelectorAll("[data-theme-switch]").forEach(function (button) {
+    button.hidden = false;
+    showTheme(button);
+    button.addEventListener("click", function () {
+      var next = nextTheme(document.documentElement.dataset.theme);
+      document.documentElement.dataset.theme = next;
+      try { localStorage.setItem("theme", next); } catch (refused) { /* this page only */ }
+      showTheme(button);
+    });
+  });
+
+  /* ---- keys ---------------------------------------------------------------- */
+  function isTyping(node) {
+    return node && (node.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName));
+  }
+  document.addEventListener("keydown", function (event) {
+    if (event.key === "/" && !event.ctrlKey && !event.metaKey && !isTyping(event.target)) {
+      var box = document.getElementById("q");
+      if (box) { event.preventDefault(); box.focus(); box.select(); }
+    }
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      var form = event.target.closest && event.target.closest("form[data-ctrl-enter]");
+      if (form) { event.preventDefault(); form.requestSubmit(); }
+    }
+  });
+
+  /* ---- last heard ---------------------------------------------------------- */
+  var LOST_AFTER = 25000;
+  var heardAt = Date.now();
+  function sayHeard() {
+    var header = document.querySelector(".header");
+    var line = header && header.querySelector(".heard");
+    if (!line) { return; }
+    var age = Date.now() - heardAt;
+    var lost = age > LOST_AFTER;
+    var seconds = Math.round(age / 1000);
+    line.textContent = (lost ? "Feed lost, last heard " : "heard ") + seconds + " s ago";
+    header.classList.toggle("is-lost", lost);
+  }
+  document.addEventListener("htmx:afterRequest", function (event) {
+    if (event.detail.successful) { heardAt = Date.now(); sayHeard(); }
+  });
+  setInterval(sayHeard, 1000);
+
+  /* ---- chat ---------------------------------------------------------------- */
+  function nearEnd() {
+    return window.innerHeight + window.scrollY > document.body.scrollHeight - 160;
+  }
+  function toEnd() { window.scrollTo(0, document.body.scrollHeight); }
+
+  function listen(node) {
+    if (node.dataset.listening || !window.EventSource) { return; }
+    node.dataset.listening = "yes";
+    var text = node.querySelector("[data-stream-text]");
+    var state = node.querySelector("[data-stream-state]");
+    var source = new EventSource(node.dataset.stream);
+    source.addEventListener("delta", function (event) {
+      var follow = nearEnd();
+      heardAt = Date.now();
+      text.textContent += JSON.parse(event.data).text;
+      if (follow) { toEnd(); }
+    });
+    source.addEventListener("reset", function () { text.textContent = ""; });
+    source.addEventListener("state", function (event) {
+      heardAt = Date.now();
+      if (state) { state.textContent = JSON.parse(event.data).label; }
+    });
+    source.addEventListener("done", function () {
+      source.close();
+      window.htmx.ajax("GET", node.dataset.answer, { target: node, swap: "outerHTML" });
+    });
+    source.addEventListener("error", function () {
+      if (source.readyState === EventSource.CLOSED && state) {
+        state.textContent = "Connection lost. Reload the page to see the answer.";
+      }
+    });
+  }
+  function prepare(root) {
+    root.querySelectorAll("[data-stream]").forEach(listen);
+    if (root.matches && root.matches("[data-stream]")) { listen(root); }
+  }
+  document.addEventListener("htmx:afterSwap", function (event) {
+    prepare(event.detail.elt);
+    if (event.detail.target && event.detail.target.matches("[data-follow]")) { toEnd(); }
+  });
+  document.addEventListener("htmx:afterRequest", function (event) {
+    var form = event.detail.elt;
+    if (event.detail.successful && form.matches && form.matches("form[data-clear]")) {
+      form.reset();
+    }
+  });
+  prepare(document);
+  if (document.querySelector("[data-follow]")) { toEnd(); }
+})();
