@@ -199,13 +199,12 @@ def write_supervisor_config() -> Path:
     config["supervisord"] = {
         "nodaemon": "true",
         "silent": "true",
-        "logfile": str(SUPERVISOR_LOG),
+        "logfile": "var/log/supervisord.log",
         "logfile_maxbytes": "2MB",
         "logfile_backups": "1",
         "loglevel": "warn",
-        "pidfile": str(VAR / "supervisord.pid"),
-        "childlogdir": str(LOGS),
-        "directory": str(ROOT),
+        "pidfile": "var/supervisord.pid",
+        "childlogdir": "var/log",
     }
     names = []
     for name, command in programs():
@@ -219,10 +218,9 @@ def write_supervisor_config() -> Path:
             "stopsignal": "TERM",
             # The longest a child may take before it is killed. Units: seconds.
             "stopwaitsecs": "12",
-            "stopasgroup": "true" if name == "worker" else "false",
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": str(LOGS / f"{name}.log"),
+            "stdout_logfile": f"var/log/{name}.log",
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "2",
         }
