@@ -111,6 +111,11 @@ def random_key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
+FIRST_LINES = """\
+# Secrets of this install. Back up POLAR_VAULT_KEY outside this machine.
+# Every other variable is explained in .env.example.
+"""
+
 #: variable -> (how it is made, whether existing data depends on it)
 SECRETS: dict[str, tuple[Callable[[], str], bool]] = {
     "SECRET_KEY": (lambda: secrets.token_urlsafe(48), False),
@@ -138,9 +143,9 @@ def write_env() -> None:
 
     Raises: SystemExit when a key is missing that existing data was written with.
     """
-    known = {**read_env(), **{k: v for k, v in os.environ.items() if k in SECRETS}}
-    if known.get("POLAR_VAULT_KEYS") or os.environ.get("POLAR_VAULT_KEYS"):
-        known.setdefault("POLAR_VAULT_KEY", "(the ring)")
+    known = {**read_env(), **os.environ}
+    if known.get("POLAR_VAULT_KEYS"):
+        known["POLAR_VAULT_KEY"] = "in the ring"
     missing = [name for name in SECRETS if not known.get(name)]
     if not missing:
         return
@@ -150,14 +155,22 @@ def write_env() -> None:
             f"{' and '.join(kept)} missing, but a database exists that was written "
             "with it. Restore it in .env; a new key could read none of the old data."
         )
-    fresh = not ENV_FILE.exists()
-    text = "" if fresh else ENV_FILE.read_text().rstrip("\n") + "\n"
-    if fresh:
-        text = "# Secrets of this install. Back up POLAR_VAULT_KEY elsewhere.\n"
-        text += "# Every other variable is explained in .env.example.\n"
-    text += "".join(f"{name}={SECRETS[name][0]()}\n" for name in missing)
-    replace_private(ENV_FILE, text)
+    made = {name: SECRETS[name][0]() for name in missing}
+    replace_private(ENV_FILE, with_values(made))
     say(f"Wrote {', '.join(missing)} to .env (mode 0600).")
+
+
+def with_values(made: dict[str, str]) -> str:
+    """The text of `.env` with these variables; an empty assignment is filled in."""
+    text = FIRST_LINES if not ENV_FILE.exists() else ENV_FILE.read_text()
+    lines = text.splitlines()
+    for name, value in made.items():
+        empty = [i for i, line in enumerate(lines) if line.strip() == f"{name}="]
+        if empty:
+            lines[empty[0]] = f"{name}={value}"
+        else:
+            lines.append(f"{name}={value}")
+    return "\n".join(lines) + "\n"
 
 
 def replace_private(path: Path, text: str) -> None:
@@ -176,8 +189,12 @@ def replace_private(path: Path, text: str) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """What every child gets: the caller's environment, `.env`, and `.venv` first."""
-    env = {**read_env(), **os.environ, "PYTHONUNBUFFERED": "1"}
+    """What every child gets: the caller's environment, the address, `.venv` first.
+
+    Secrets stay in `.env`, which the settings read for themselves.
+    """
+    told = {k: v for k, v in read_env().items() if k in {"POLAR_BIND", "POLAR_PORT"}}
+    env = {**told, **os.environ, "PYTHONUNBUFFERED": "1"}
     env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}"
     return env
 
