@@ -2,7 +2,7 @@ from django.apps import AppConfig
 
 from apps.providers import ports
 
-_WIRE = "apps.providers.adapters.wire.WireAdapter"
+_ADAPTERS = "apps.providers.adapters"
 
 
 class ProvidersConfig(AppConfig):
@@ -12,5 +12,10 @@ class ProvidersConfig(AppConfig):
 
     def ready(self) -> None:
         for kind in ("openai", "openai_compatible", "anthropic", "gemini"):
-            ports.register(kind, _WIRE)
-        ports.register("scripted", "apps.providers.adapters.scripted.ScriptedAdapter")
+            ports.register(
+                kind,
+                adapter=f"{_ADAPTERS}.wire.WireAdapter",
+                catalog=f"{_ADAPTERS}.catalog.HttpCatalog",
+            )
+        scripted = f"{_ADAPTERS}.scripted.ScriptedAdapter"
+        ports.register("scripted", adapter=scripted, catalog=scripted)

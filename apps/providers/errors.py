@@ -1,11 +1,12 @@
 """What can go wrong between a request and an answer.
 
-    UpstreamError
-      ModelCallFailed     one route failed, with the class of its failure
-    Unavailable
-      NoRouteAvailable    no route of the plan could answer; the work waits
-    NotFound
-      ProviderUnknown     no provider, model or route of that name
+UpstreamError
+  ModelCallFailed     one route failed, with the class of its failure
+Unavailable
+  NoRouteAvailable    no route of the plan could answer; the work waits
+  CallCancelled       the worker is stopping; nothing is tried elsewhere
+NotFound
+  ProviderUnknown     no provider, model or route of that name
 """
 
 from datetime import datetime
@@ -57,6 +58,10 @@ class NoRouteAvailable(Unavailable):
         self.routes = routes
         #: The earliest moment at which a route may be tried again, when known.
         self.retry_at = retry_at
+
+
+class CallCancelled(Unavailable):
+    """The call was cancelled because its worker is stopping."""
 
 
 class ProviderUnknown(NotFound):

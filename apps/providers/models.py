@@ -327,7 +327,9 @@ class UsageRow(Trace):
     class Meta:
         indexes = [
             # statistics and alerts read the newest window of one origin
-            models.Index(fields=["origin", "created_at"], name="providers_usage_window"),
+            models.Index(
+                fields=["origin", "created_at"], name="providers_usage_window"
+            ),
             models.Index(fields=["trace_id"], name="providers_usage_trace"),
         ]
 

@@ -176,6 +176,13 @@ class ModelAdapter(Protocol):
         self, permit: Spendable, call: ModelCall, key: SecretStr | None
     ) -> Answer: ...
 
+
+class Catalog(Protocol):
+    """Asks a server the small questions, without loading a vendor's SDK.
+
+    Raises: ModelCallFailed, as the adapter does.
+    """
+
     def list_models(
         self, permit: Spendable, target: Target, key: SecretStr | None
     ) -> list[str]: ...
@@ -183,6 +190,8 @@ class ModelAdapter(Protocol):
     def embed(
         self, permit: Spendable, call: "EmbedCall", key: SecretStr | None
     ) -> tuple[list[list[float]], TokenUsage]: ...
+
+    def probe(self, target: Target) -> list[str] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,30 +236,44 @@ def _digest(value: Sequence[Json]) -> str:
 
 # --- The registry of vendor kinds ---------------------------------------------
 
-_adapters: dict[str, str] = {}
+_plugs: dict[str, tuple[str, str]] = {}
 
 
-def register(kind: str, dotted_path: str) -> None:
-    """Plug in an adapter by path; it is imported when first used.
+def register(kind: str, *, adapter: str, catalog: str) -> None:
+    """Plug in a kind of provider by dotted paths, imported when first used.
 
     Vendor SDKs take most of a second to import, and pages never need them.
     """
-    _adapters[kind] = dotted_path
-    adapter_for.cache_clear()
+    _plugs[kind] = (adapter, catalog)
+    _made.cache_clear()
 
 
 def kinds() -> tuple[str, ...]:
     """Name the kinds of provider that this install can speak to."""
-    return tuple(_adapters)
+    return tuple(_plugs)
 
 
-@cache
 def adapter_for(kind: str) -> ModelAdapter:
     """Return the adapter of a kind, one per process.
 
     Raises: Invalid for a kind that nothing is plugged in for.
     """
-    if kind not in _adapters:
-        raise Invalid(f"No adapter speaks to providers of kind {kind!r}.")
-    adapter: ModelAdapter = import_string(_adapters[kind])()
+    adapter: ModelAdapter = _made(_plug(kind)[0])
     return adapter
+
+
+def catalog_for(kind: str) -> Catalog:
+    """Return the catalog of a kind.   Raises: Invalid, as `adapter_for` does."""
+    catalog: Catalog = _made(_plug(kind)[1])
+    return catalog
+
+
+def _plug(kind: str) -> tuple[str, str]:
+    if kind not in _plugs:
+        raise Invalid(f"No adapter speaks to providers of kind {kind!r}.")
+    return _plugs[kind]
+
+
+@cache
+def _made(dotted_path: str) -> Any:
+    return import_string(dotted_path)()
