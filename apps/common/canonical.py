@@ -61,3 +61,11 @@ def _safe(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_safe(item) for item in value]
     return value
+
+
+def loads(text: str) -> Any:
+    """Read JSON back. Raises: Invalid."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"This is not JSON: {error}") from error

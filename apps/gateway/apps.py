@@ -2,6 +2,7 @@ from django.apps import AppConfig
 
 
 class GatewayConfig(AppConfig):
+    """Decides in code and meters what models propose."""
+
     name = "apps.gateway"
     label = "gateway"
-    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,251 @@
+"""The call's row: made, started, settled. Each move is a conditional UPDATE."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
+
+from apps.audit import services as audit
+from apps.common import canonical, clock, failpoints, redaction
+from apps.common.errors import PolarError
+from apps.gateway.errors import KeyReused, OutcomeUnknown, PermitRefused
+from apps.gateway.models import (
+    CALL_TRANSITIONS,
+    Budget,
+    Call,
+    CallState,
+    Reservation,
+)
+from apps.gateway.ports import CallRequest, EffectClass, Usage
+
+from . import locks
+from .stages import halt
+
+#: Effects that nobody may repeat without looking.
+CAREFUL = frozenset({EffectClass.RECONCILABLE, EffectClass.NON_REPEATABLE})
+#: Effects whose start is itself recorded, so that a lost future can be seen.
+RECORDED_START = CAREFUL | {EffectClass.KEYED}
+
+
+def key_of(request: CallRequest, args_digest: str) -> str:
+    """Derive the idempotency key: the same effect of the same run, whatever
+    the attempt or the fence."""
+    if request.idempotency_key:
+        return request.idempotency_key[:64]
+    lineage = request.lineage
+    parts = [str(lineage.run_id), lineage.seq, request.capability, args_digest]
+    return canonical.digest("|".join(parts))
+
+
+def new_row(request: CallRequest) -> Call:
+    """Make the row of a call, not yet saved."""
+    text = canonical.arguments(redaction.scrub_tree(request.arguments))
+    digest = canonical.digest(canonical.arguments(request.arguments))
+    lineage = request.lineage
+    return Call(
+        workspace_id=request.workspace_id,
+        principal_id=request.principal.id,
+        kind=request.kind,
+        capability=request.capability,
+        state=CallState.REQUESTED,
+        effect_class=request.effect_class,
+        args_digest=digest,
+        arguments=text,
+        run_id=lineage.run_id,
+        turn_id=lineage.turn_id,
+        step_id=lineage.step_id,
+        root_id=lineage.root_id,
+        parent_call_id=lineage.parent_call_id,
+        depth=lineage.depth,
+        agent=lineage.agent,
+        lane=request.lane,
+        trace_id=lineage.trace_id,
+        fence=lineage.fence,
+    )
+
+
+def find_earlier(call: Call) -> Call | None:
+    """Return the newest call with this key. Raises: KeyReused."""
+    found = (
+        Call.objects.filter(idempotency_key=call.idempotency_key)
+        .order_by("-id")
+        .first()
+    )
+    if found is not None and found.args_digest != call.args_digest:
+        raise KeyReused("This idempotency key was used with other arguments.")
+    return found
+
+
+def take_over(earlier: Call) -> None:
+    """Settle what a lost worker left behind, by its effect class.
+
+    Writes: Call EXECUTING → FAILED (may be repeated; its money is booked as
+    unknown ≤ reserved) or → UNKNOWN (may not); AUTHORIZED → FAILED.
+    Raises: OutcomeUnknown.
+    """
+    if earlier.state == CallState.AUTHORIZED:
+        move(earlier.id, CallState.AUTHORIZED, CallState.FAILED, error_code="abandoned")
+        release(earlier.id, spent=None)
+    elif earlier.state == CallState.EXECUTING and earlier.effect_class not in CAREFUL:
+        move(earlier.id, CallState.EXECUTING, CallState.FAILED, error_code="lost")
+        release(earlier.id, spent=earlier.reserved_micros)
+    elif earlier.state == CallState.EXECUTING:
+        move(earlier.id, CallState.EXECUTING, CallState.UNKNOWN, error_code="lost")
+
+
+def check_not_in_doubt(earlier: Call) -> None:
+    """Refuse to go on while nobody knows whether the effect happened."""
+    doubtful = {CallState.UNKNOWN}
+    if earlier.effect_class in CAREFUL:
+        doubtful.add(CallState.EXECUTING)
+    if earlier.state in doubtful:
+        raise OutcomeUnknown(
+            f"{earlier.capability} may have happened; an operator has to say.",
+            permanent=True,
+            call_id=str(earlier.id),
+        )
+
+
+def move(call_id: UUID, source: str, target: str, **fields: Any) -> bool:
+    """Move a call, if it still stands where it was. Returns whether it did."""
+    CALL_TRANSITIONS.check(source, target)
+    rows = Call.objects.filter(id=call_id, state=source)
+    return rows.update(state=target, **fields) == 1
+
+
+def start(call: Call, request: CallRequest) -> None:
+    """AUTHORIZED → EXECUTING, halts read in the same transaction.
+
+    Raises: Halted; PermitRefused when the call is no longer authorized.
+    """
+    failpoints.reach("call.start.before_commit")
+    with transaction.atomic():
+        locks.share(halt.scopes_of(request))
+        halt.check_request(request)
+        now = clock.now()
+        if not move(
+            call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now
+        ):
+            raise PermitRefused("This call was already started or withdrawn.")
+        call.state, call.started_at = CallState.EXECUTING, now
+        if request.effect_class in RECORDED_START:
+            record(call, request, "call.started", data={})
+    if request.effect_class == EffectClass.NON_REPEATABLE:
+        audit.seal_all()
+    failpoints.reach("call.executing")
+
+
+def succeed(call: Call, request: CallRequest, output: Any, usage: Usage) -> None:
+    """Write down what came back, settle the budgets, record it."""
+    text = canonical.arguments(output)
+    fields = {
+        "result": text,
+        "result_digest": canonical.digest(text),
+        **_usage_fields(usage),
+    }
+    failpoints.reach("call.settle.before_commit")
+    with transaction.atomic():
+        _settle(call, request, CallState.SUCCEEDED, fields)
+        release(call.id, spent=usage.micros, usage=usage)
+    failpoints.reach("call.settled")
+
+
+def fail(call: Call, request: CallRequest, error: PolarError) -> None:
+    """Write down that it failed, or that nobody knows."""
+    unknown = isinstance(error, OutcomeUnknown)
+    never_started = call.state == CallState.AUTHORIZED
+    target = CallState.UNKNOWN if unknown and not never_started else CallState.FAILED
+    fields = {
+        "error_code": (error.reason_code or error.code)[:64],
+        "error_detail": redaction.scrub(error.detail)[:4000],
+    }
+    with transaction.atomic():
+        _settle(call, request, target, fields)
+        if target == CallState.FAILED:
+            usage = error.facts.get("usage") or Usage()
+            release(call.id, spent=usage.micros, usage=usage)
+
+
+def release(call_id: UUID, *, spent: int | None, usage: Usage | None = None) -> None:
+    """Give back what was set aside and book what was taken.
+
+    Again: a reservation that is settled stays as it is.
+    """
+    for held in Reservation.objects.filter(
+        call_id=call_id, settled_amount__isnull=True
+    ).select_related("budget"):
+        taken = _taken(held, spent, usage)
+        held_row = Reservation.objects.filter(id=held.id, settled_amount__isnull=True)
+        if held_row.update(settled_amount=taken):
+            Budget.objects.filter(id=held.budget_id).update(
+                reserved=Greatest(F("reserved") - held.amount, 0),
+                spent=F("spent") + taken,
+            )
+
+
+def _taken(held: Reservation, spent: int | None, usage: Usage | None) -> int:
+    if spent is None:
+        return 0
+    if held.budget.unit == "tokens":
+        return usage.tokens_in + usage.tokens_out if usage else held.amount
+    return spent if held.budget.unit == "micros" else held.amount
+
+
+def _settle(
+    call: Call, request: CallRequest, target: CallState, fields: dict[str, Any]
+) -> None:
+    source = call.state
+    now = clock.now()
+    if not move(call.id, source, target, finished_at=now, **fields):
+        raise PermitRefused("This call was settled by somebody else.")
+    call.state, call.finished_at = target, now
+    record(call, request, "call.settled", data=_settled_facts(call, fields))
+
+
+def _settled_facts(call: Call, fields: dict[str, Any]) -> dict[str, Any]:
+    facts = {key: value for key, value in fields.items() if key != "result"}
+    facts |= {"state": str(call.state), "duration_ms": _duration_ms(call)}
+    return facts
+
+
+def _duration_ms(call: Call) -> int:
+    begun: datetime = call.started_at or call.created_at
+    ended: datetime = call.finished_at or begun
+    return int((ended - begun).total_seconds() * 1000)
+
+
+def _usage_fields(usage: Usage) -> dict[str, int]:
+    return {
+        "micros": usage.micros,
+        "tokens_in": usage.tokens_in,
+        "tokens_out": usage.tokens_out,
+        "tokens_cached": usage.tokens_cached,
+    }
+
+
+def record(
+    call: Call, request: CallRequest, type: str, *, data: dict[str, Any]
+) -> None:
+    audit.record(
+        type=type,
+        actor=request.principal.actor,
+        subject=("call", str(call.id)),
+        workspace_id=call.workspace_id,
+        run_id=call.run_id,
+        trace_id=call.trace_id,
+        decision=str(call.state),
+        reason=call.reason_code,
+        data={
+            "kind": str(call.kind),
+            "capability": call.capability,
+            "args_digest": call.args_digest,
+            "key": call.idempotency_key,
+            "fence": call.fence,
+            "stages": call.facts.get("stages", {}),
+            **data,
+        },
+    )
+

@@ -1,0 +1,222 @@
+"""THE pipeline: decide, start, do, settle. Nothing reaches outside without it.
+
+1. One transaction: an earlier try of the same effect is looked up, the stages
+   decide, the row is written AUTHORIZED (or DENIED, or AWAITING_APPROVAL).
+2. The adapter spends the permit: AUTHORIZED → EXECUTING, halts read again.
+3. Outside any transaction: the adapter does it.
+4. One transaction: the result, what it took, and the audit event.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from apps.common import canonical, clock, failpoints, ids, redaction
+from apps.common.errors import ApprovalRequired, Conflict, Invalid, PolarError
+from apps.gateway.errors import OutputBroken
+from apps.gateway.models import (
+    ApprovalRequest,
+    Call,
+    CallState,
+    Reservation,
+    Setting,
+)
+from apps.gateway.ports import CallRequest, Permit, Usage
+from apps.audit import services as audit
+
+from . import ledger
+from .decision import Decision
+from .stages import DECIDE, contract
+
+#: How long a question to a person stays open.
+APPROVAL_LIFETIME = timedelta(hours=72)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended. `replayed` means that nothing was done again."""
+
+    call_id: Any
+    state: CallState
+    output: Any
+    usage: Usage
+    replayed: bool = False
+
+
+def run(request: CallRequest) -> Outcome:
+    """Take one call through the pipeline.
+
+    Raises: the refusing stage's error; ApprovalRequired; what the adapter raised.
+    Again: the same idempotency key returns the recorded output.
+    """
+    call = ledger.new_row(request)
+    call.trace_id = call.trace_id or ids.current_trace_id()
+    call.idempotency_key = ledger.key_of(request, call.args_digest)
+    call, earlier = _authorize(call, request)
+    if earlier is not None:
+        return _replay(earlier)
+    failpoints.reach("call.authorized")
+    return _execute(call, request)
+
+
+def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
+    """Decide, and commit the decision whatever it is; then raise a refusal.
+
+    The refusal is raised after the commit, so that a denial leaves its row.
+    """
+    refusal: PolarError | None = None
+    doubtful: Call | None = None
+    try:
+        with transaction.atomic():
+            earlier = ledger.find_earlier(call)
+            if earlier is not None:
+                if earlier.state == CallState.SUCCEEDED:
+                    return call, earlier
+                ledger.take_over(earlier)
+                doubtful = earlier
+                call = _resume(call, earlier)
+            if doubtful is None or not _is_doubtful(doubtful):
+                refusal = _decide(call, request)
+    except IntegrityError as error:
+        raise Conflict("The same effect is being done right now.") from error
+    if doubtful is not None:
+        ledger.check_not_in_doubt(doubtful)
+    if refusal is not None:
+        raise refusal
+    return call, None
+
+
+def _is_doubtful(earlier: Call) -> bool:
+    in_doubt = earlier.state == CallState.UNKNOWN
+    lost = earlier.state == CallState.EXECUTING
+    return in_doubt or (lost and earlier.effect_class in ledger.CAREFUL)
+
+
+def _resume(call: Call, earlier: Call) -> Call:
+    """A call that waited for a person goes on in its own row."""
+    if earlier.state != CallState.AWAITING_APPROVAL:
+        return call
+    earlier.fence, earlier.facts = call.fence, {}
+    return earlier
+
+
+def _decide(call: Call, request: CallRequest) -> PolarError | None:
+    """Ask the stages in order and write the verdict. Returns the refusal."""
+    decision = Decision(request, call, clock.now(), Setting.load())
+    call.facts = decision.facts
+    try:
+        with transaction.atomic():
+            for name, check in DECIDE:
+                call.stage = name
+                decision.note(name, check(decision))
+    except PolarError as refusal:
+        return _refuse(call, request, refusal)
+    call.stage = ""
+    call.reserved_micros = request.estimate.micros
+    _save(call, CallState.AUTHORIZED)
+    Reservation.objects.bulk_create(
+        Reservation(call=call, budget_id=budget_id, amount=amount)
+        for budget_id, amount in decision.reserved
+    )
+    return None
+
+
+def _refuse(call: Call, request: CallRequest, refusal: PolarError) -> PolarError:
+    decision_facts = call.facts
+    decision_facts.setdefault("stages", {})[call.stage] = refusal.detail[:300]
+    call.reason_code = (refusal.reason_code or refusal.code)[:64]
+    call.error_code, call.error_detail = refusal.code, refusal.detail[:4000]
+    refusal.facts.setdefault("trace_id", call.trace_id)
+    if isinstance(refusal, ApprovalRequired):
+        return _ask(call, request, refusal)
+    _save(call, CallState.DENIED)
+    ledger.record(call, request, "call.denied", data={"stage": call.stage})
+    refusal.facts.setdefault("call_id", str(call.id))
+    return refusal
+
+
+def _ask(call: Call, request: CallRequest, refusal: ApprovalRequired) -> PolarError:
+    """Open one question for this effect, or point at the one that is open."""
+    is_new = call.state != CallState.AWAITING_APPROVAL
+    _save(call, CallState.AWAITING_APPROVAL)
+    approval_id = refusal.facts.get("approval_id")
+    if approval_id is None:
+        asked = ApprovalRequest.objects.create(
+            workspace_id=call.workspace_id,
+            call=call,
+            binding=refusal.facts["binding"],
+            requester_id=request.principal.id,
+            expires_at=clock.now() + APPROVAL_LIFETIME,
+        )
+        approval_id = str(asked.id)
+    if is_new:
+        data = {"approval_id": approval_id, "asks": call.facts.get("asks", [])}
+        ledger.record(call, request, "approval.requested", data=data)
+    refusal.facts |= {"approval_id": approval_id, "call_id": str(call.id)}
+    return refusal
+
+
+def _save(call: Call, target: CallState) -> None:
+    if call._state.adding:
+        call.state = target
+        call.epoch = audit.epoch()
+        call.save(force_insert=True)
+        return
+    fields = ("stage", "reason_code", "facts", "error_code", "error_detail", "fence")
+    kept = {name: getattr(call, name) for name in fields}
+    if call.state == target:
+        Call.objects.filter(id=call.id, state=target).update(**kept)
+    elif not ledger.move(call.id, call.state, target, **kept):
+        raise Conflict("This call was decided by somebody else.")
+    call.state = target
+
+
+def _replay(earlier: Call) -> Outcome:
+    usage = Usage(
+        earlier.micros, earlier.tokens_in, earlier.tokens_out, earlier.tokens_cached
+    )
+    output = canonical.loads(earlier.result) if earlier.result else None
+    return Outcome(earlier.id, CallState.SUCCEEDED, output, usage, replayed=True)
+
+
+def _execute(call: Call, request: CallRequest) -> Outcome:
+    permit = Permit(
+        call_id=call.id,
+        args_digest=call.args_digest,
+        idempotency_key=call.idempotency_key,
+        start=lambda: ledger.start(call, request),
+    )
+    try:
+        result = request.perform(permit)
+        if not permit.is_spent:
+            raise OutputBroken("The adapter answered without spending its permit.")
+        output = _check_output(request, redaction.scrub_tree(result.output))
+    except PolarError as error:
+        error.facts.setdefault("call_id", str(call.id))
+        ledger.fail(call, request, error)
+        raise
+    ledger.succeed(call, request, output, result.usage)
+    return Outcome(call.id, CallState.SUCCEEDED, output, result.usage)
+
+
+def _check_output(request: CallRequest, output: Any) -> Any:
+    """Output contract: JSON, within its size, as the capability promised."""
+    try:
+        size = len(canonical.arguments(output).encode("utf-8", "surrogatepass"))
+    except Invalid as error:
+        raise OutputBroken(error.detail, permanent=True) from error
+    if size > request.max_output_bytes:
+        raise OutputBroken(
+            f"The answer has {size} bytes; the limit is {request.max_output_bytes}.",
+            permanent=True,
+        )
+    problems = contract.problems_of(output, request.output_schema or {})
+    if problems:
+        raise OutputBroken(
+            f"{request.capability} broke its output contract at {problems[0].path}: "
+            f"{problems[0].problem}",
+            permanent=True,
+        )
+    return output

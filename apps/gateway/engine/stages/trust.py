@@ -1,0 +1,34 @@
+"""Is the extension trusted, reviewed in this form, and enabled?"""
+
+from apps.common.errors import NotTrusted
+from apps.gateway.engine.decision import Decision
+
+
+class NotEnabled(NotTrusted):
+    """The extension is not enabled."""
+
+    code = "POLAR_EXTENSION_NOT_ENABLED"
+
+
+def check(decision: Decision) -> str:
+    """Refuse a blocked, unpinned or disabled extension."""
+    facts = decision.request.extension
+    if facts is None:
+        return "none needed"
+    if facts.trust == "blocked":
+        raise NotTrusted(
+            f"{facts.extension_id} is blocked: {facts.reason or 'no reason recorded'}",
+            extension_id=facts.extension_id,
+        )
+    if not facts.is_pinned:
+        raise NotTrusted(
+            f"{facts.extension_id} is not what was reviewed; review it again.",
+            reason_code="definition_changed",
+            extension_id=facts.extension_id,
+        )
+    if facts.lifecycle != "enabled":
+        raise NotEnabled(
+            f"{facts.extension_id} is {facts.lifecycle}.",
+            extension_id=facts.extension_id,
+        )
+    return facts.trust

@@ -1,0 +1,46 @@
+"""What the pipeline refuses.
+
+    Denied
+      CapabilityDenied   scope or risk does not allow it (reasonCode says which)
+      LoopGuardTripped   the call tree has gone round too often
+      PermitRefused      an adapter has no permit, or it is spent
+    Invalid
+      ContractBroken     the request or the answer does not match its contract
+    UpstreamError
+      OutcomeUnknown     it may have happened; an operator settles it
+    Conflict
+      KeyReused          one idempotency key, two sets of arguments
+"""
+
+from apps.common.errors import Conflict, Denied, Invalid, NotGranted, UpstreamError
+
+
+class CapabilityDenied(NotGranted):
+    """The scope, the risk or a rule does not allow this capability."""
+
+
+class LoopGuardTripped(NotGranted):
+    """The call tree has gone round too often."""
+
+
+class PermitRefused(Denied):
+    """An effect needs an unspent permit for exactly these arguments."""
+
+
+class ContractBroken(Invalid):
+    """The request or the answer does not match its contract."""
+
+
+class OutputBroken(UpstreamError):
+    """The answer does not match its contract."""
+
+
+class OutcomeUnknown(UpstreamError):
+    """It may have happened; an operator settles it."""
+
+    code = "POLAR_OUTCOME_UNKNOWN"
+    waits_as = "waiting_operator"
+
+
+class KeyReused(Conflict):
+    """This idempotency key was used with other arguments."""
