@@ -1,0 +1,1 @@
+"""The deep part of channels: streams to open pages."""

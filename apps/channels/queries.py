@@ -1,0 +1,17 @@
+"""Reads of accounts. Never writes."""
+
+from django.db.models import QuerySet
+
+from apps.access.models import Principal, Workspace
+from apps.channels.models import Account, AccountKind
+
+WEB_SLUG = "web"
+
+
+def accounts(*, visible_to: Principal) -> QuerySet[Account]:
+    return Account.objects.visible_to(visible_to).order_by("slug", "id")
+
+
+def find_web_account(*, workspace: Workspace) -> Account | None:
+    found = Account.objects.filter(workspace=workspace, kind=AccountKind.WEB)
+    return found.order_by("id").first()

@@ -1,0 +1,105 @@
+"""The only writer of accounts, and the way of a web message to an agent."""
+
+from django.db import transaction
+
+from apps.access import policies
+from apps.access.models import Principal, Role, Workspace
+from apps.agents import services as agents
+from apps.agents.models import AgentProfile, Conversation, Turn
+from apps.audit import services as audit
+from apps.channels import queries
+from apps.channels.errors import AccountPaused
+from apps.channels.models import ACCOUNT, Account, AccountKind, AccountState
+from apps.common.errors import Conflict, FieldProblem, Invalid
+
+#: The longest message a person may send. Units: characters.
+LONGEST_MESSAGE = 20_000
+#: A conversation is called by the beginning of its first message.
+TITLE_LENGTH = 80
+
+
+@transaction.atomic
+def open_web_account(*, by: Principal, workspace: Workspace) -> Account:
+    """Open the web chat of a workspace.   Again: returns the account there is."""
+    account, is_new = Account.objects.get_or_create(
+        workspace=workspace, slug=queries.WEB_SLUG, defaults={"kind": AccountKind.WEB}
+    )
+    if is_new:
+        _record("channel.opened", account, by)
+    return account
+
+
+@transaction.atomic
+def set_account_state(*, by: Principal, account: Account, state: str) -> None:
+    """Pause or resume an account.   Raises: InvalidTransition, Conflict."""
+    policies.check_role(by, Role.OPERATOR, account.workspace)
+    ACCOUNT.check(account.state, state)
+    moved = Account.objects.filter(id=account.id, state=account.state)
+    if moved.update(state=state) != 1:
+        raise Conflict("Somebody else changed this account first.")
+    account.state = state
+    paused = state == AccountState.PAUSED
+    _record("channel.paused" if paused else "channel.resumed", account, by)
+
+
+@transaction.atomic
+def send_message(
+    *,
+    by: Principal,
+    conversation: Conversation,
+    text: str,
+    profile: AgentProfile | None = None,
+) -> Turn:
+    """Hand a person's message to the agent of a conversation.
+
+    Raises: Invalid for an empty or overlong text; AccountPaused; RoleRequired."""
+    workspace = conversation.workspace
+    policies.check_role(by, Role.OPERATOR, workspace)
+    account = open_web_account(by=by, workspace=workspace)
+    if account.state == AccountState.PAUSED:
+        raise AccountPaused()
+    return agents.start_turn(
+        conversation=conversation,
+        principal=by,
+        text=_checked(text),
+        profile=profile,
+        trigger="message",
+    )
+
+
+@transaction.atomic
+def start_conversation(
+    *, by: Principal, profile: AgentProfile, text: str
+) -> Conversation:
+    """Begin a conversation with an agent, with its first message.
+
+    Raises: as `send_message`; then no conversation is left behind."""
+    conversation = agents.start_conversation(
+        workspace=profile.workspace,
+        principal=by,
+        channel="web",
+        title=_checked(text)[:TITLE_LENGTH],
+        profile=profile,
+    )
+    send_message(by=by, conversation=conversation, text=text, profile=profile)
+    return conversation
+
+
+def _checked(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise Invalid("The message is empty.", fields=(FieldProblem("text", "empty"),))
+    if len(text) > LONGEST_MESSAGE:
+        problem = FieldProblem("text", "too long", f"at most {LONGEST_MESSAGE}")
+        raise Invalid("The message is too long.", fields=(problem,))
+    return text
+
+
+def _record(event: str, account: Account, by: Principal) -> None:
+    audit.record(
+        type=event,
+        actor=by.actor,
+        subject=("channel", str(account.id)),
+        workspace_id=account.workspace_id,
+        data={"slug": account.slug, "kind": account.kind},
+    )

@@ -1,0 +1,14 @@
+from django.urls import path
+
+from apps.channels import views
+
+app_name = "channels"
+
+urlpatterns = [
+    path("chat/", views.conversation_list, name="list"),
+    path("chat/new/", views.start, name="start"),
+    path("chat/<uuid:conversation_id>/", views.conversation, name="conversation"),
+    path("chat/<uuid:conversation_id>/send/", views.send, name="send"),
+    path("chat/turns/<uuid:turn_id>/answer/", views.answer, name="answer"),
+    path("chat/turns/<uuid:turn_id>/stream/", views.stream, name="stream"),
+]

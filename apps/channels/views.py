@@ -1,0 +1,181 @@
+"""The web chat: conversations, messages, and answers as they are written."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    StreamingHttpResponse,
+)
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from apps.access import policies
+from apps.access import queries as access_queries
+from apps.access import services as access
+from apps.access.models import Principal, Role, User, Workspace
+from apps.agents import queries as agents_queries
+from apps.agents import services as agents
+from apps.agents.models import AgentProfile, Conversation, DeltaKind, Turn, TurnState
+from apps.channels import services
+from apps.channels.engine import stream as streams
+from apps.common import clock, pages
+from apps.common.errors import NotFound, PolarError
+
+#: How many conversations the side list shows, and turns one page shows.
+LISTED = 40
+TURNS_SHOWN = 60
+#: How often an open stream tells the agents that somebody is watching.
+WATCH_SECONDS = 10.0
+
+
+def principal_of(request: HttpRequest) -> Principal:
+    assert isinstance(request.user, User)
+    return access.principal_for_user(user=request.user)
+
+
+@require_GET
+def conversation_list(request: HttpRequest) -> HttpResponse:
+    principal = principal_of(request)
+    return render(request, "channels/chat.html", _side(principal))
+
+
+@require_GET
+def conversation(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
+    principal = principal_of(request)
+    found = agents_queries.get_conversation(
+        conversation_id=conversation_id, principal=principal
+    )
+    return render(request, "channels/chat.html", _page(principal, found))
+
+
+@require_POST
+def start(request: HttpRequest) -> HttpResponse:
+    """Begin a conversation with its first message."""
+    principal = principal_of(request)
+    text = request.POST.get("text", "")
+    try:
+        workspace = _workspace_of(principal)
+        profile = agents_queries.get_profile(
+            workspace=workspace, slug=request.POST.get("agent", "primary")
+        )
+        policies.check_role(principal, Role.OPERATOR, workspace)
+        begun = services.start_conversation(by=principal, profile=profile, text=text)
+    except PolarError as error:
+        context = _side(principal) | {"error": error, "text": text}
+        return render(request, "channels/chat.html", context, status=error.http_status)
+    return HttpResponseRedirect(_url_of(begun))
+
+
+@require_POST
+def send(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
+    """Send a message. With HTMX the new turn is appended; without, the page reloads."""
+    principal = principal_of(request)
+    found = agents_queries.get_conversation(
+        conversation_id=conversation_id, principal=principal
+    )
+    text = request.POST.get("text", "")
+    partial = pages.is_partial(request)
+    try:
+        turn = services.send_message(by=principal, conversation=found, text=text)
+    except PolarError as error:
+        context = _page(principal, found) | {"error": error, "text": text}
+        if partial:
+            return render(request, "channels/_refused.html", context)
+        return render(request, "channels/chat.html", context, status=error.http_status)
+    if partial:
+        context = {"turn": turn, "profile": turn.profile}
+        return render(request, "channels/_exchange.html", context)
+    return HttpResponseRedirect(_url_of(found) + "#end")
+
+
+@require_GET
+def answer(request: HttpRequest, turn_id: UUID) -> HttpResponse:
+    """The answer of one turn, as it stands."""
+    turn = agents_queries.get_turn(turn_id=turn_id, principal=principal_of(request))
+    return render(request, "channels/_answer.html", {"turn": turn})
+
+
+async def stream(request: HttpRequest, turn_id: UUID) -> HttpResponseBase:
+    """Server-sent events of one turn; Last-Event-ID resumes."""
+    turn = await sync_to_async(_turn_for)(request, turn_id)
+    last = request.headers.get("Last-Event-ID", "0")
+    seq = int(last) if last.isdigit() else 0
+    response = StreamingHttpResponse(
+        _events(turn, seq), content_type="text/event-stream"
+    )
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _turn_for(request: HttpRequest, turn_id: UUID) -> Turn:
+    return agents_queries.get_turn(turn_id=turn_id, principal=principal_of(request))
+
+
+async def _events(turn: Turn, seq: int) -> AsyncIterator[str]:
+    waiting = ""
+    watch_again = 0.0
+    async for news in streams.follow(turn.id, seq):
+        if clock.monotonic() >= watch_again:
+            await sync_to_async(agents.watch)(turn_id=turn.id)
+            watch_again = clock.monotonic() + WATCH_SECONDS
+        for piece in news.pieces:
+            name = "reset" if piece.kind == DeltaKind.RESET else "delta"
+            yield _event(name, {"text": piece.text}, piece.seq)
+        if news.waiting != waiting:
+            waiting = news.waiting
+            yield _event("state", {"label": waiting.replace("_", " ")})
+        if news.is_over:
+            yield _event("done", {"state": news.state})
+
+
+def _event(name: str, data: dict[str, str], seq: int | None = None) -> str:
+    head = f"id: {seq}\n" if seq is not None else ""
+    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def _url_of(conversation: Conversation) -> str:
+    return reverse("channels:conversation", args=[conversation.id])
+
+
+def _workspace_of(principal: Principal) -> Workspace:
+    workspace = access_queries.workspaces_of(principal).first()
+    if workspace is None:
+        raise NotFound("You belong to no workspace yet; an administrator adds you.")
+    return workspace
+
+
+def _side(principal: Principal) -> dict[str, Any]:
+    """The list of conversations and of agents to talk to."""
+    threads = agents_queries.conversations(visible_to=principal)
+    profiles = AgentProfile.objects.visible_to(principal).active().order_by("slug")
+    return {
+        "threads": threads.select_related("profile", "principal")[:LISTED],
+        "profiles": profiles,
+        "may_write": _may_write(principal),
+    }
+
+
+def _may_write(principal: Principal) -> bool:
+    workspace = access_queries.workspaces_of(principal).first()
+    return workspace is not None and policies.can_role(
+        principal, Role.OPERATOR, workspace
+    )
+
+
+def _page(principal: Principal, found: Conversation) -> dict[str, Any]:
+    turns = list(agents_queries.transcript(found).reverse()[:TURNS_SHOWN])[::-1]
+    return _side(principal) | {
+        "conversation": found,
+        "turns": turns,
+        "is_cut": len(turns) == TURNS_SHOWN,
+        "open_state": TurnState.OPEN,
+    }
