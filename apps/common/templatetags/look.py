@@ -66,6 +66,11 @@ def took(seconds: Any) -> str:
 
 
 @register.filter
+def ms(milliseconds: Any) -> str:
+    return took(int(milliseconds or 0) / 1000)
+
+
+@register.filter
 def ago(moment: datetime | None) -> str:
     if moment is None:
         return ""
