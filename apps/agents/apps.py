@@ -1,3 +1,5 @@
+"""Plugs the turn loop, its tick and the conversation search into their sockets."""
+
 from django.apps import AppConfig
 
 

@@ -1,0 +1,1 @@
+"""The private part of agents: how one turn is advanced, step by durable step."""

@@ -1,0 +1,161 @@
+"""What a model sees: the system prompt, older turns that fit, and this turn so far.
+
+Invariants: a turn enters whole or not at all; the same journal gives the same
+messages, so a repeated call keeps its idempotency key. Sizes are bounds: UTF-8
+bytes / 4, rounded up.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
+from apps.agents.queries import steps_of
+from apps.common import canonical
+from apps.providers.ports import Message, ToolCall
+
+UNTRUSTED = "untrusted"
+#: A model is shown this much of a tool result: now, and once it is history.
+RESULT_CHARACTERS = 24_000
+OLD_RESULT_CHARACTERS = 600
+#: No context reads more turns than this, whatever its budget.
+MOST_TURNS = 60
+#: Tools that Polar ships return what Polar made, except where they quote people.
+SHIPPED = "polar/"
+QUOTING = frozenset({"polar/conversation.search"})
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Shape: messages in order, ready to send. Units: estimated tokens."""
+
+    messages: tuple[Message, ...]
+    labels: frozenset[str]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Older turns of a conversation with their journals, oldest first."""
+
+    turns: tuple[Turn, ...] = ()
+    messages: tuple[tuple[Message, ...], ...] = ()
+
+
+def estimate_tokens(text: str) -> int:
+    """Bound a text's tokens from its UTF-8 bytes, rounded up."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+
+
+def load_past(turn: Turn) -> Past:
+    """Read the turns that were finished before this one was taken up.
+
+    Reads: Turn, Step: two queries. What finished later stays out, so that a
+    resumed turn sees what it saw before.
+    """
+    found = Turn.objects.filter(
+        conversation_id=turn.conversation_id,
+        parent=None,
+        state__in=[TurnState.ANSWERED, TurnState.TRUNCATED],
+        finished_at__lte=turn.started_at,
+    ).exclude(id=turn.id)
+    turns = list(found.order_by("-created_at", "-id")[:MOST_TURNS])[::-1]
+    if not turns:
+        return Past()
+    journals = steps_of(turns)
+    told = tuple(tuple(_retell(each, journals[each.id])) for each in turns)
+    return Past(tuple(turns), told)
+
+
+def assemble(turn: Turn, steps: list[Step], past: Past) -> Context:
+    """Put a context together: newest turns first until the budget is spent."""
+    own = [Message("user", turn.message_text), *step_messages(steps)]
+    head = [Message("system", turn.profile.system_prompt)]
+    if not turn.profile.system_prompt:
+        head = []
+    spent = sum(_size(message) for message in [*head, *own])
+    profile = turn.profile
+    budget = profile.context_window_tokens - profile.max_output_tokens
+    labels = set(turn.labels) | result_labels(steps)
+    chosen: list[tuple[Message, ...]] = []
+    for older, messages in zip(
+        reversed(past.turns), reversed(past.messages), strict=True
+    ):
+        spent += (size := sum(_size(message) for message in messages))
+        if spent > budget:
+            spent -= size
+            break
+        chosen.append(messages)
+        labels |= set(older.labels)
+    flat = [message for messages in reversed(chosen) for message in messages]
+    return Context((*head, *flat, *own), frozenset(labels), spent)
+
+
+def step_messages(
+    steps: Iterable[Step], *, most: int = RESULT_CHARACTERS, native: bool = True
+) -> list[Message]:
+    """Tell a journal as messages: what a model asked for, what tools returned.
+
+    A tool call without a finished step is left out: no vendor takes a question
+    without its answer.
+    """
+    journal = list(steps)
+    results = {
+        step.request["id"]: step
+        for step in journal
+        if step.kind != StepKind.MODEL and step.is_finished
+    }
+    told: list[Message] = []
+    for step in journal:
+        if step.kind != StepKind.MODEL or step.state != StepState.DONE:
+            continue
+        asked = step.result.get("tool_calls", [])
+        calls = tuple(ToolCall(**each) for each in asked if each["id"] in results)
+        whole = native and len(calls) == len(asked)
+        parts = step.result.get("parts") if whole else None
+        if calls or step.result.get("text"):
+            text = step.result.get("text", "")
+            told.append(Message("assistant", text, calls, native=parts))
+        told += [_result_message(call, results[call.id], most) for call in calls]
+    return told
+
+
+def result_labels(steps: Iterable[Step]) -> set[str]:
+    """Label what tools brought in: foreign results and quotes are untrusted."""
+    for step in steps:
+        capability = str(step.request.get("capability", ""))
+        foreign = not capability.startswith(SHIPPED) or capability in QUOTING
+        if step.kind == StepKind.TOOL and step.is_finished and capability and foreign:
+            return {UNTRUSTED}
+    return set()
+
+
+def _retell(turn: Turn, steps: list[Step]) -> list[Message]:
+    told = step_messages(steps, most=OLD_RESULT_CHARACTERS, native=False)
+    last = told[-1] if told else None
+    if last is None or last.tool_calls or last.role == "tool":
+        told.append(Message("assistant", turn.answer_text))
+    elif turn.state == TurnState.TRUNCATED:
+        told[-1] = Message("assistant", turn.answer_text)
+    return [Message("user", turn.message_text), *told]
+
+
+def _result_message(call: ToolCall, step: Step, most: int) -> Message:
+    return Message("tool", _short(step.result, most), tool_call_id=call.id)
+
+
+def _short(result: dict[str, Any], most: int) -> str:
+    value = result.get("output", result.get("error", ""))
+    text = value if isinstance(value, str) else canonical.arguments(value)
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}… [{len(text) - most} more characters]"
+
+
+def _size(message: Message) -> int:
+    """Vendor blocks repeat the text they come with; the larger of both counts."""
+    calls = [call.as_json() for call in message.tool_calls]
+    plain = estimate_tokens(message.text + canonical.arguments(calls))
+    if message.native is None:
+        return plain
+    return max(plain, estimate_tokens(canonical.arguments(message.native)))

@@ -1,0 +1,95 @@
+"""A turn's journal in memory and in rows, and the numbers that follow from it.
+
+Invariants: every write happens inside the caller's transaction, after its fence
+was checked; a finished step is never written again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from apps.agents.models import STEP, Step, StepKind, StepState, Turn
+from apps.common import clock
+from apps.common.errors import Fenced
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a step ended."""
+
+    state: str
+    result: dict[str, Any]
+    call_id: UUID | None = None
+    error_code: str = ""
+
+
+class Journal:
+    """The steps of one turn, in order."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.steps = list(Step.objects.filter(turn=turn).order_by("seq"))
+
+    def pending(self) -> Step | None:
+        """Return the first step that is not finished, or None."""
+        return next((step for step in self.steps if not step.is_finished), None)
+
+    def last_model(self) -> Step | None:
+        """Return the newest finished model step, or None."""
+        done = (s for s in reversed(self.steps) if s.kind == StepKind.MODEL)
+        return next((step for step in done if step.state == StepState.DONE), None)
+
+    def count(self, kind: str) -> int:
+        return sum(step.kind == kind for step in self.steps)
+
+    def failures(self, error: str) -> int:
+        """Count tool calls that failed with this class of error."""
+        return sum(step.result.get("class") == error for step in self.steps)
+
+    def micros(self) -> int:
+        return sum(int(step.result.get("micros", 0)) for step in self.steps)
+
+    def plan(self, kind: str, requests: list[dict[str, Any]]) -> list[Step]:
+        """Write down what is to be done next; nothing is started yet."""
+        first = self.steps[-1].seq + 1 if self.steps else 1
+        rows = [
+            Step(turn=self.turn, seq=seq, kind=kind, request=request)
+            for seq, request in enumerate(requests, first)
+        ]
+        return self._insert(rows)
+
+    def plan_and_start(self, kind: str, request: dict[str, Any]) -> Step:
+        """Write down one step that starts with this very commit."""
+        seq = self.steps[-1].seq + 1 if self.steps else 1
+        step = Step(turn=self.turn, seq=seq, kind=kind, request=request)
+        step.state, step.started_at = StepState.STARTED, clock.now()
+        return self._insert([step])[0]
+
+    def start(self, step: Step) -> None:
+        """Move a planned step on. Again: a started step stays as it is."""
+        if step.state == StepState.PLANNED:
+            self._move(step, StepState.STARTED, started_at=clock.now())
+
+    def end(self, step: Step, ending: Ending) -> None:
+        """Write down how a step ended."""
+        finished = None if ending.state == StepState.UNKNOWN else clock.now()
+        self._move(
+            step,
+            ending.state,
+            result=ending.result,
+            call_id=ending.call_id,
+            error_code=ending.error_code,
+            finished_at=finished,
+        )
+
+    def _insert(self, rows: list[Step]) -> list[Step]:
+        self.steps += Step.objects.bulk_create(rows)
+        return rows
+
+    def _move(self, step: Step, state: str, **values: Any) -> None:
+        STEP.check(step.state, state)
+        held = Step.objects.filter(id=step.id, state=step.state)
+        if held.update(state=state, **values) != 1:
+            raise Fenced(f"Step {step.seq} was moved on by another worker.")
+        for name, value in (values | {"state": state}).items():
+            setattr(step, name, value)

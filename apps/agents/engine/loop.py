@@ -1,0 +1,281 @@
+"""The turn loop: the handler of runs of kind `agents.turn`.
+
+Hides: in which order steps are planned, started, committed and resumed.
+Invariants: a step is a row before it happens; its result and the next step are
+one commit, made only while the lease is ours; a finished step is never repeated;
+what suspends a run (approval, no route, sealed vault) leaves its step started.
+Source: design, reliability section 10 (K5 to K16).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID
+
+from django.db import transaction
+
+from apps.agents.engine import failures, requests
+from apps.agents.engine.context import Context, Past, assemble, load_past
+from apps.agents.engine.ending import Close, close_turn
+from apps.agents.engine.journal import Ending, Journal
+from apps.agents.engine.stream import DeltaStream
+from apps.agents.errors import ToolCallInvalid
+from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
+from apps.common import clock, redaction
+from apps.common.errors import Fenced, PolarError, UpstreamError
+from apps.common.failpoints import reach
+from apps.gateway.errors import OutcomeUnknown
+from apps.providers import services as providers
+from apps.runs import ports as runs_ports
+
+#: A model may get a tool call wrong this often before the turn is cut short.
+MOST_INVALID_TOOL_CALLS = 2
+MODEL_STEP_SECONDS = 900.0
+TOOL_STEP_SECONDS = 600.0
+
+NOTICES = {
+    "max_tool_calls": "I stopped here: this turn has used all its tool calls.",
+    "max_turns": "I stopped here: this turn has used all its model calls.",
+    "tool_validation": "I stopped here: I could not form a valid tool call.",
+    failures.LOOP_GUARD: "I stopped here: the loop guard cut this short.",
+}
+
+
+def advance(ctx: runs_ports.RunContext) -> runs_ports.Outcome:
+    """Carry a turn as far as it goes.
+
+    Again: replays finished steps from their rows. Raises: whatever suspends or
+    retries the run; the step at hand stays as it is.
+    """
+    turn = (
+        Turn.objects.select_related(
+            "conversation__workspace", "profile", "principal", "run"
+        )
+        .filter(id=UUID(str(ctx.payload["turn_id"])))
+        .get()
+    )
+    if turn.state != TurnState.OPEN:
+        return outcome_of(turn)
+    return TurnLoop(ctx, turn).run()
+
+
+def outcome_of(turn: Turn) -> runs_ports.Finish:
+    """Say what a turn's end means for its run."""
+    result = {"turn_id": str(turn.id), "state": turn.state}
+    if turn.state == TurnState.ANSWERED:
+        return runs_ports.Finish(result)
+    state = "truncated" if turn.state == TurnState.TRUNCATED else "failed"
+    return runs_ports.Finish(
+        result, state=state, reason=turn.reason, error_code=turn.reason
+    )
+
+
+class TurnLoop:
+    """One worker's hold on one turn."""
+
+    def __init__(self, ctx: runs_ports.RunContext, turn: Turn) -> None:
+        self.ctx = ctx
+        self.turn = turn
+        self.journal = Journal(turn)
+        self.tools = requests.tools_of(turn.profile)
+        self.past = Past()
+        self.stream = DeltaStream(turn_id=turn.id, attempt=turn.attempt + 1)
+
+    def run(self) -> runs_ports.Outcome:
+        self.turn.started_at = self.turn.started_at or clock.now()
+        self.past = load_past(self.turn)
+        self._take_up()
+        while self.turn.state == TurnState.OPEN:
+            if self.ctx.stopping():
+                return runs_ports.Again()
+            step = self.journal.pending()
+            if step is None:
+                raise Fenced("An open turn has nothing to do; somebody else moved it.")
+            if step.kind == StepKind.MODEL:
+                self._model_step(step)
+            else:
+                self._tool_step(step)
+        return outcome_of(self.turn)
+
+    # --- one step
+
+    def _model_step(self, step: Step) -> None:
+        self.ctx.begin_step(MODEL_STEP_SECONDS)
+        context = self._context()
+        request = requests.model_request(self.turn, step, self.ctx, context, self.tools)
+        self.stream.begin()
+        try:
+            answer = providers.generate(
+                request=request,
+                on_delta=self.stream.write,
+                on_reset=self.stream.reset,
+            )
+        except PolarError as error:
+            self._model_failed(step, error)
+            return
+        self.stream.end()
+        ending = Ending(StepState.DONE, _model_result(answer, context.tokens))
+        self._commit(step, ending)
+
+    def _tool_step(self, step: Step) -> None:
+        self.ctx.begin_step(TOOL_STEP_SECONDS)
+        try:
+            self._check_offered(step)
+            outcome = requests.run_tool(
+                self.turn, step, self.ctx, self._context().labels
+            )
+        except PolarError as error:
+            self._tool_failed(step, error)
+            return
+        if outcome.error is not None:
+            self._tool_failed(step, outcome.error, outcome.call_id)
+            return
+        result = {
+            "output": redaction.scrub_tree(outcome.output),
+            "micros": outcome.usage.micros if outcome.usage else 0,
+        }
+        self._commit(step, Ending(StepState.DONE, result, outcome.call_id))
+
+    def _check_offered(self, step: Step) -> None:
+        if step.request["name"] not in self.tools:
+            offered = ", ".join(sorted(self.tools)) or "none"
+            raise ToolCallInvalid(
+                f"There is no tool {step.request['name']!r}; offered: {offered}."
+            )
+        if not isinstance(step.request["arguments"], dict):
+            raise ToolCallInvalid("Tool arguments must be a JSON object.")
+
+    # --- failures
+
+    def _model_failed(self, step: Step, error: PolarError) -> None:
+        """A refusal ends the turn by name; the rest is the run's business."""
+        passing = isinstance(error, UpstreamError) and not error.permanent
+        if failures.suspends(error) or passing:
+            raise error
+        told = failures.told_to_model(error)
+        ending = Ending(StepState.FAILED, told, error_code=error.code[:60])
+        if failures.is_loop(error):
+            self._commit(step, ending, end=self._truncated(failures.LOOP_GUARD))
+            return
+        reason = (error.reason_code or error.code)[:40]
+        text = f"I could not answer: {error.detail}"
+        self._commit(step, ending, end=Close(TurnState.FAILED, text, reason))
+
+    def _tool_failed(
+        self, step: Step, error: PolarError, call_id: UUID | None = None
+    ) -> None:
+        """A failed tool is news for the model, unless the run has to wait."""
+        told = failures.told_to_model(error)
+        if isinstance(error, OutcomeUnknown):
+            self._mark_unknown(step, Ending(StepState.UNKNOWN, {}, call_id, error.code))
+        if failures.suspends(error):
+            raise error
+        ending = Ending(StepState.FAILED, told, call_id, error.code[:60])
+        if failures.is_loop(error):
+            self._commit(step, ending, end=self._truncated(failures.LOOP_GUARD))
+            return
+        invalid = self.journal.failures(failures.VALIDATION)
+        if told["class"] == failures.VALIDATION and invalid >= MOST_INVALID_TOOL_CALLS:
+            self._commit(step, ending, end=self._truncated("tool_validation"))
+            return
+        self._commit(step, ending)
+
+    def _mark_unknown(self, step: Step, ending: Ending) -> None:
+        if step.state == StepState.UNKNOWN:
+            return
+        with transaction.atomic():
+            self.journal.end(step, ending)
+            self.ctx.check_fence()
+
+    # --- commits
+
+    def _take_up(self) -> None:
+        """Count the attempt; plan and start whatever comes next."""
+        turn = self.turn
+        with transaction.atomic():
+            held = Turn.objects.open().filter(id=turn.id, attempt=turn.attempt)
+            turn.attempt += 1
+            if held.update(attempt=turn.attempt, started_at=turn.started_at) != 1:
+                raise Fenced("This turn was taken up by somebody else.")
+            after = self._plan_next()
+            self.ctx.check_fence()
+        after()
+
+    def _commit(self, step: Step, ending: Ending, end: Close | None = None) -> None:
+        """Write a step's end and what follows from it, as one commit."""
+        with transaction.atomic():
+            self.journal.end(step, ending)
+            after = self._close(end) if end else self._plan_next()
+            self.ctx.check_fence()
+            reach(f"step.{step.kind}.done.before_commit")
+            if self.turn.state != TurnState.OPEN:
+                reach("turn.answer.before_commit")
+        reach(f"step.{step.kind}.done")
+        after()
+
+    def _plan_next(self) -> Callable[[], None]:
+        """Plan and start the next step, or end the turn; return its failpoint."""
+        pending = self.journal.pending()
+        if pending is not None:
+            self.journal.start(pending)
+            return lambda: reach(f"step.{pending.kind}.planned")
+        said = self.journal.last_model()
+        newest = self.journal.steps[-1] if self.journal.steps else None
+        if said is not None and said is newest:
+            calls = said.result["tool_calls"]
+            if not calls:
+                return self._close(Close(TurnState.ANSWERED, said.result["text"]))
+            return self._plan_tools(calls)
+        if self.journal.count(StepKind.MODEL) >= self.turn.profile.max_turns:
+            return self._close(self._truncated("max_turns"))
+        self.journal.plan_and_start(StepKind.MODEL, {"lane": self.turn.requested_lane})
+        return lambda: reach("step.model.planned")
+
+    def _plan_tools(self, calls: list[dict[str, object]]) -> Callable[[], None]:
+        used = self.journal.count(StepKind.TOOL)
+        if used + len(calls) > self.turn.profile.max_tool_calls:
+            return self._close(self._truncated("max_tool_calls"))
+        wanted = [call | {"capability": self._capability(call)} for call in calls]
+        steps = self.journal.plan(StepKind.TOOL, wanted)
+        self.journal.start(steps[0])
+        return lambda: reach("step.tool.planned")
+
+    def _capability(self, call: dict[str, object]) -> str:
+        spec = self.tools.get(str(call["name"]))
+        return str(spec.capability) if spec else ""
+
+    def _close(self, close: Close) -> Callable[[], None]:
+        labels = tuple(self._context().labels)
+        close_turn(self.turn, self.journal.steps, replace(close, labels=labels))
+        return lambda: reach(f"turn.{close.state}")
+
+    def _truncated(self, reason: str) -> Close:
+        """Keep what was said so far, and say why there is no more."""
+        said = self.journal.last_model()
+        partial = said.result.get("text", "") if said is not None else ""
+        text = "\n\n".join(part for part in (partial, NOTICES[reason]) if part)
+        return Close(TurnState.TRUNCATED, text, reason)
+
+    def _context(self) -> Context:
+        return assemble(self.turn, self.journal.steps, self.past)
+
+
+def _model_result(
+    answer: providers.Generated, context_tokens: int
+) -> dict[str, object]:
+    """Keep what a model said, as JSON, redacted; `parts` are replayed verbatim."""
+    calls = [call.as_json() for call in answer.tool_calls]
+    return {
+        "text": redaction.scrub(answer.text),
+        "tool_calls": redaction.scrub_tree(calls),
+        "parts": answer.parts,
+        "served_by": answer.served_by,
+        "lane": answer.lane,
+        "degraded": answer.degraded,
+        "lane_change": answer.lane_change,
+        "micros": answer.usage.micros,
+        "tokens_in": answer.usage.tokens_in,
+        "tokens_out": answer.usage.tokens_out,
+        "context_tokens": context_tokens,
+        "attempts": answer.attempts,
+        "scripted": answer.served_by.startswith("scripted"),
+    }

@@ -1,0 +1,92 @@
+"""The turn loop's words put into those of providers, extensions and the gateway."""
+
+from typing import Any
+
+from apps.agents.engine.context import Context
+from apps.agents.models import AgentProfile, Step, Turn
+from apps.extensions import services as extensions
+from apps.gateway.ports import Lineage
+from apps.providers import services as providers
+from apps.providers.ports import Tool
+from apps.runs.ports import RunContext
+
+
+def lineage(turn: Turn, step: Step, ctx: RunContext) -> Lineage:
+    """Say where in the tree of work a call stands.
+
+    The idempotency key is derived from run, seq, capability and arguments, so a
+    resumed step meets its own call again.
+    """
+    return Lineage(
+        run_id=turn.run_id,
+        turn_id=turn.id,
+        step_id=step.id,
+        root_id=ctx.root_id or turn.run_id,
+        depth=turn.depth,
+        agent=turn.profile.slug,
+        session_id=str(turn.conversation_id),
+        fence=ctx.fence,
+        seq=str(step.seq),
+        trace_id=turn.trace_id,
+    )
+
+
+def scope_of(profile: AgentProfile) -> dict[str, Any]:
+    """Turn ["polar/clock.now", "web/*"] into a capability scope."""
+    allowed: dict[str, list[str]] = {}
+    for capability in profile.allowed_capabilities:
+        extension, _, name = str(capability).partition("/")
+        allowed.setdefault(extension, []).append(name or "*")
+    return {"allowed": allowed, "constraints": {}}
+
+
+def tools_of(profile: AgentProfile) -> dict[str, extensions.ToolSpec]:
+    """Return the tools a profile may ask for, by the alias that models see."""
+    if not profile.allowed_capabilities:
+        return {}
+    specs = extensions.tools_for(scope=scope_of(profile))
+    return {spec.alias: spec for spec in specs}
+
+
+def model_request(
+    turn: Turn,
+    step: Step,
+    ctx: RunContext,
+    context: Context,
+    tools: dict[str, extensions.ToolSpec],
+) -> providers.GenerateRequest:
+    """Ask for the next part of an answer."""
+    profile = turn.profile
+    return providers.GenerateRequest(
+        lane=turn.requested_lane,
+        pinned_model_id=profile.pinned_model_id,
+        fallbacks=tuple(profile.fallbacks),
+        messages=context.messages,
+        tools=tuple(
+            Tool(spec.alias, spec.description, spec.schema) for spec in tools.values()
+        ),
+        max_output_tokens=profile.max_output_tokens,
+        principal=turn.principal,
+        workspace_id=turn.conversation.workspace_id,
+        lineage=lineage(turn, step, ctx),
+        labels=context.labels,
+        origin=ctx.origin,
+    )
+
+
+def run_tool(
+    turn: Turn,
+    step: Step,
+    ctx: RunContext,
+    labels: frozenset[str],
+) -> Any:
+    """Run one tool call through the gateway. Raises: what the gateway raises."""
+    return extensions.execute_tool(
+        alias=step.request["name"],
+        arguments=step.request["arguments"],
+        principal=turn.principal,
+        workspace_id=turn.conversation.workspace_id,
+        lineage=lineage(turn, step, ctx),
+        scope=scope_of(turn.profile),
+        labels=labels,
+    )

@@ -1,0 +1,19 @@
+"""What the agents app refuses.
+
+PolarError
+  Invalid
+    PinBroken        422   a pin leads to a profile that cannot serve
+    ToolCallInvalid  422   a model keeps asking for a tool it was not offered
+"""
+
+from apps.common.errors import Invalid
+
+
+class PinBroken(Invalid):
+    """The pinned profile is missing or inactive; pin another one or unpin it."""
+
+    code = "POLAR_PROFILE_PIN_BROKEN"
+
+
+class ToolCallInvalid(Invalid):
+    """This tool was not offered, or its arguments are not an object."""
