@@ -1,10 +1,10 @@
 """The admin site: every record, in the order of the house."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib.admin import AdminSite
 from django.contrib.admin.apps import AdminConfig
-from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
@@ -46,7 +46,8 @@ class PolarAdminSite(AdminSite):
         target = request.GET.get("next") or reverse("admin:index")
         if request.user.is_authenticated and not self.has_permission(request):
             return HttpResponseRedirect(reverse("home"))
-        return redirect_to_login(target, reverse("access:login"))
+        query = urlencode({"next": target})
+        return HttpResponseRedirect(f"{reverse('access:login')}?{query}")
 
 
 class PolarAdminConfig(AdminConfig):
