@@ -1,7 +1,30 @@
+"""Plugs the run machinery in: the doorbell, the gateway's decisions, the clock."""
+
+from importlib.util import find_spec
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class RunsConfig(AppConfig):
     name = "apps.runs"
     label = "runs"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        if find_spec("apps.audit.services") is None:
+            return
+        # Models exist only now, so these cannot be imported above.
+        from apps.audit import services as audit
+        from apps.gateway import ports as gateway_ports
+        from apps.runs import ports, services
+
+        gateway_ports.decided.plug("runs", services.wake_for_decision)
+        ports.ticks.register("runs.slots", services.fire_due_slots, 1.0)
+        ports.ticks.register("runs.tick", services.tick, 5.0)
+        ports.ticks.register("audit.seal", audit.seal, 0.2)
+        ports.ticks.register("audit.sinks", audit.push_sinks, 1.0)
+        if settings.REDIS_URL:
+            from apps.runs.adapters import doorbell
+
+            ports.doorbell.plug(doorbell.ring)

@@ -1,0 +1,1 @@
+"""The doorbell over Celery."""

@@ -1,0 +1,1 @@
+"""The deep part of the app: claims, leases, outcomes, slots, the watch."""

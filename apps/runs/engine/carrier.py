@@ -1,0 +1,73 @@
+"""A worker process from start to leaving: keeper, watch, hand-over, goodbye.
+
+Invariants: after the first sign to leave nothing is claimed; leases are given back
+before the process is gone; it is gone within `LEAVE_SECONDS`.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+
+from django.db import connection
+
+from apps.common import clock
+from apps.runs.engine import leases
+from apps.runs.engine.claim import Claimed
+from apps.runs.engine.executor import carry
+from apps.runs.engine.leases import LeaseKeeper
+from apps.runs.engine.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+#: Runs in hand may end by themselves for so long after the sign to leave.
+PATIENCE_SECONDS = 15.0
+
+Submit = Callable[[Callable[[Claimed, LeaseKeeper], None], Claimed, LeaseKeeper], None]
+
+
+class Carrier:
+    """What a worker does besides listening to the broker."""
+
+    def __init__(self, *, queues: tuple[str, ...], concurrency: int) -> None:
+        self.keeper = leases.install(
+            LeaseKeeper(queues=queues, concurrency=concurrency)
+        )
+        self._watch: Watch | None = None
+
+    def start(self, submit: Submit) -> None:
+        """Begin to renew, to beat, to look and to sweep."""
+
+        def hand(claimed: Claimed) -> None:
+            submit(carry, claimed, self.keeper)
+
+        self.keeper.start()
+        self._watch = Watch(self.keeper, hand)
+        self._watch.start()
+        logger.info("worker started", extra={"event": "worker.started"})
+
+    def leave(self) -> int:
+        """Stop claiming, wait for runs in hand, give back the rest.
+
+        Shape: how many runs were given back while their threads still run.
+        """
+        self.keeper.leaving.set()
+        if self._watch is not None:
+            self._watch.stop()
+        until = clock.monotonic() + PATIENCE_SECONDS
+        while self.keeper.in_flight() and clock.monotonic() < until:
+            clock.sleep(0.05)
+        left = self.keeper.release_all()
+        self.keeper.forget_beat()
+        self.keeper.stop()
+        connection.close()
+        return left
+
+    def leave_for_good(self) -> None:
+        """Leave; threads that do not end are abandoned with their process."""
+        left = self.leave()
+        if left or self.keeper.in_flight():
+            logger.warning(
+                "left with runs in hand", extra={"event": "worker.left", "runs": left}
+            )
+            logging.shutdown()
+            os._exit(0)

@@ -1,0 +1,127 @@
+"""When a schedule falls due: its moments, in the person's time zone.
+
+Hides: cron, interval, one-off and recurrence rules, and what daylight saving does
+to them: a local time that does not exist fires once, just after the gap; one that
+exists twice fires once.
+Source: cronsim; RFC 5545 for rules; docs of zoneinfo.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from dateutil.rrule import rrulestr
+from dateutil.tz import resolve_imaginary
+
+from apps.runs.errors import BadSchedule
+from apps.runs.models import Schedule, ScheduleKind
+
+CRON_FIELDS = 5
+
+
+def moments_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    """Yield the schedule's moments later than `after`, in UTC, ascending.
+
+    Raises: BadSchedule.
+    """
+    zone = zone_of(schedule.timezone)
+    match schedule.kind:
+        case ScheduleKind.CRON:
+            found = _cron(schedule.expression, zone, after)
+        case ScheduleKind.INTERVAL:
+            found = _interval(schedule.expression, schedule.created_at, after)
+        case ScheduleKind.ONCE:
+            found = iter([_once(schedule.expression, zone)])
+        case _:
+            found = _rule(schedule, zone, after)
+    return _ascending(found, after)
+
+
+def next_moment(schedule: Schedule, after: datetime) -> datetime | None:
+    """Return the first moment later than `after`, or None when there is none."""
+    return next(moments_after(schedule, after), None)
+
+
+def due_moments(schedule: Schedule, now: datetime, limit: int) -> list[datetime]:
+    """Return the moments from `next_at` up to now, at most `limit`."""
+    if schedule.next_at is None or schedule.next_at > now:
+        return []
+    found = [schedule.next_at]
+    for moment in islice(moments_after(schedule, schedule.next_at), limit - 1):
+        if moment > now:
+            break
+        found.append(moment)
+    return found
+
+
+def check(schedule: Schedule) -> None:
+    """Refuse an expression that cannot be read or a zone that is unknown.
+
+    Raises: BadSchedule.
+    """
+    next_moment(schedule, schedule.created_at)
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """Raises: BadSchedule."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise BadSchedule(f"Unknown time zone {name!r}.") from None
+
+
+def _ascending(found: Iterator[datetime], after: datetime) -> Iterator[datetime]:
+    last = after
+    for moment in found:
+        if moment > last:
+            last = moment
+            yield moment
+
+
+def _cron(expression: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    if len(expression.split()) != CRON_FIELDS:
+        raise BadSchedule("A cron expression has five fields.")
+    try:
+        found = CronSim(expression, after.astimezone(zone))
+    except CronSimError as error:
+        raise BadSchedule(f"Cron expression {expression!r}: {error}.") from None
+    return (moment.astimezone(UTC) for moment in found)
+
+
+def _interval(expression: str, anchor: datetime, after: datetime) -> Iterator[datetime]:
+    if not expression.isdecimal() or not 0 < int(expression) <= 366 * 86_400:
+        raise BadSchedule("An interval is a whole number of seconds, up to a year.")
+    step = timedelta(seconds=int(expression))
+    count = max(0, (after - anchor) // step)
+    while True:
+        count += 1
+        yield anchor + count * step
+
+
+def _once(expression: str, zone: ZoneInfo) -> datetime:
+    try:
+        moment = datetime.fromisoformat(expression)
+    except ValueError:
+        raise BadSchedule("A one-off is an ISO 8601 date and time.") from None
+    return (
+        _from_local(moment, zone) if moment.tzinfo is None else moment.astimezone(UTC)
+    )
+
+
+def _rule(schedule: Schedule, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    # Rules count in local wall time (RFC 5545), so they are expanded without a zone.
+    start = schedule.created_at.astimezone(zone).replace(tzinfo=None, microsecond=0)
+    try:
+        rule = rrulestr(schedule.expression, dtstart=start)
+        local = rule.xafter(
+            after.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
+        )
+        return (_from_local(moment, zone) for moment in local)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadSchedule(f"Recurrence rule: {error}.") from None
+
+
+def _from_local(moment: datetime, zone: ZoneInfo) -> datetime:
+    return resolve_imaginary(moment.replace(tzinfo=zone)).astimezone(UTC)

@@ -1,0 +1,180 @@
+"""Sockets of the run machinery: handlers, periodic jobs, the doorbell.
+
+Invariants: a kind has one handler; a handler gets a context and returns what
+becomes of the run; ringing the doorbell may fail without losing work.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from apps.runs.errors import NoHandler
+
+DEFAULT_QUEUE = "default"
+#: How long one step may take before its lease is no longer renewed.
+STEP_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over: `succeeded`, `failed` or `truncated`."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+    state: str = "succeeded"
+    reason: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """The run waits and holds no worker until it is woken, or until `until`."""
+
+    state: str
+    waiting_on: str = ""
+    reason: str = ""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The run did its part and goes back to the queue, counted as no attempt."""
+
+    after_seconds: float = 0.0
+
+
+Outcome = Finish | Park | Again
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    return None
+
+
+def _no_step(seconds: float) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a handler knows of its run. Ids and plain values only.
+
+    `stopping()` turns true when the process is asked to leave or the lease is
+    lost: return `Again()` soon. `check_fence()` raises Fenced when the run is no
+    longer ours; inside a transaction it also holds the run until the commit.
+    `begin_step(seconds)` says how long the next step may take.
+    """
+
+    run_id: uuid.UUID
+    fence: int
+    attempt: int
+    trace_id: str
+    payload: dict[str, Any]
+    stopping: Callable[[], bool] = _never
+    check_fence: Callable[[], None] = _nothing
+    begin_step: Callable[[float], None] = _no_step
+    kind: str = ""
+    reason: str = ""
+    trigger: str = ""
+    origin: str = "real"
+    epoch: str = ""
+    workspace_id: uuid.UUID | None = None
+    principal_id: uuid.UUID | None = None
+    parent_id: uuid.UUID | None = None
+    root_id: uuid.UUID | None = None
+    deadline_at: datetime | None = None
+
+
+Handler = Callable[[RunContext], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of run: who carries it, on which queue, with how long a step."""
+
+    name: str
+    handler: Handler
+    queue: str = DEFAULT_QUEUE
+    step_seconds: float = STEP_SECONDS
+
+
+class Handlers:
+    """The kinds of run that this install can carry."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, Kind] = {}
+
+    def register(
+        self,
+        kind: str,
+        handler: Handler,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        step_seconds: float = STEP_SECONDS,
+    ) -> None:
+        """Plug in the handler of a kind. Again: the last one counts."""
+        self._kinds[kind] = Kind(kind, handler, queue, step_seconds)
+
+    def get(self, kind: str) -> Kind:
+        """Raises: NoHandler."""
+        try:
+            return self._kinds[kind]
+        except KeyError:
+            raise NoHandler(f"No handler for runs of kind {kind!r}.") from None
+
+    def queue_of(self, kind: str) -> str:
+        known = self._kinds.get(kind)
+        return known.queue if known else DEFAULT_QUEUE
+
+    def names(self) -> list[str]:
+        return sorted(self._kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A job that the clock does every so often. It must be safe to repeat."""
+
+    name: str
+    job: Callable[[], object]
+    every_seconds: float
+
+
+class Ticks:
+    """The clock's jobs."""
+
+    def __init__(self) -> None:
+        self._ticks: dict[str, Tick] = {}
+
+    def register(
+        self, name: str, job: Callable[[], object], every_seconds: float
+    ) -> None:
+        """Plug in a periodic job. Again: the last one of a name counts."""
+        self._ticks[name] = Tick(name, job, every_seconds)
+
+    def __iter__(self) -> Iterator[Tick]:
+        return iter(list(self._ticks.values()))
+
+
+class Doorbell:
+    """Wakes workers sooner. With nothing plugged in, their own watch finds work."""
+
+    def __init__(self) -> None:
+        self._ring: Callable[[uuid.UUID, str], None] | None = None
+
+    def plug(self, ring: Callable[[uuid.UUID, str], None] | None) -> None:
+        self._ring = ring
+
+    def ring(self, run_id: uuid.UUID, queue: str) -> None:
+        """Say that a run may be claimed. Call it after the commit."""
+        if self._ring is not None:
+            self._ring(run_id, queue)
+
+
+handlers = Handlers()
+ticks = Ticks()
+doorbell = Doorbell()
