@@ -1,0 +1,175 @@
+"""The witness: files outside the database that remember what was sealed.
+
+`journal-<day>.jsonl` holds one line per sealed event, `checkpoints.jsonl` the
+signed notes, `public-key` the verifier key. A `fork` line marks where an operator
+accepted a recovery: what stands before it with that number or a higher one is the
+lost future. The witness is appended only after the database has committed.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from apps.audit.engine import journal, keys
+from apps.audit.errors import KeyMismatch, NoWitness, StoreRolledBack
+from apps.audit.models import Event, Head
+from apps.common import clock
+
+CHUNK = 2000
+_LINE = (
+    "SELECT gseq, epoch, run_id, run_seq, digest FROM audit_event"
+    " WHERE gseq >= %s AND gseq < %s ORDER BY gseq"
+)
+
+
+def is_here() -> bool:
+    return str(settings.POLAR_WITNESS_DIR or "") not in ("", ".")
+
+
+def folder() -> Path:
+    """Return the witness directory, with the public key in it.
+
+    Raises: NoWitness, KeyMismatch.
+    """
+    if not is_here():
+        raise NoWitness
+    where = Path(settings.POLAR_WITNESS_DIR)
+    key_file = where / "public-key"
+    mine = keys.signer().verifier_key
+    if not key_file.exists():
+        with journal.locked(where):
+            if not key_file.exists():
+                journal.append(key_file, [mine])
+    known = key_file.read_text().strip()
+    if known != mine:
+        raise KeyMismatch(
+            f"{key_file} holds another key than POLAR_AUDIT_KEY derives", known=known
+        )
+    return where
+
+
+def last_line(where: Path) -> dict[str, Any] | None:
+    """Return the journal's last whole line: an event or a fork."""
+    for path in sorted(where.glob("journal-*.jsonl"), reverse=True):
+        record = journal.last(path)
+        if record is not None:
+            return record
+    return None
+
+
+def next_gseq(record: dict[str, Any] | None) -> int:
+    """Tell the number of the event that the journal expects next."""
+    if record is None:
+        return 0
+    return int(record["fork"]) if "fork" in record else int(record["gseq"]) + 1
+
+
+def check(where: Path, head: Head) -> int:
+    """Refuse a store that lacks what the journal holds; tell what comes next.
+
+    Raises: StoreRolledBack, naming both sides.
+    """
+    record = last_line(where)
+    at = next_gseq(record)
+    if record is None:
+        return at
+    known = record["epoch"]
+    if known != head.epoch:
+        raise StoreRolledBack(
+            "The witness knows another epoch", witness_epoch=known, epoch=head.epoch
+        )
+    if at > head.size:
+        raise StoreRolledBack(
+            f"The witness holds {at} events, the database {head.size}",
+            witness_size=at,
+            size=head.size,
+        )
+    if "hash" in record and not _has(at - 1, record["hash"]):
+        raise StoreRolledBack(f"Event {at - 1} is not the one the witness saw")
+    return at
+
+
+def catch_up(where: Path) -> int:
+    """Append every committed event that the journal lacks, and fsync.
+
+    Returns how many. Again: appends nothing.
+    """
+    added = 0
+    with journal.locked(where):
+        head = Head.load()
+        at = check(where, head)
+        path = where / f"journal-{clock.now():%Y%m%d}.jsonl"
+        while at < head.size:
+            lines = _lines(at, min(at + CHUNK, head.size))
+            journal.append(path, lines)
+            at += len(lines)
+            added += len(lines)
+    return added
+
+
+def mark_fork(where: Path, head: Head, previous: str) -> None:
+    """Write where the accepted recovery goes on."""
+    mark = {
+        "epoch": head.epoch,
+        "fork": head.epoch_size,
+        "previous": previous,
+        "root": head.root,
+    }
+    with journal.locked(where):
+        path = where / f"journal-{clock.now():%Y%m%d}.jsonl"
+        journal.append(path, [json.dumps(mark, sort_keys=True)])
+
+
+def keep_note(where: Path, size: int, note: str) -> None:
+    line = json.dumps({"note": note, "size": size}, ensure_ascii=False, sort_keys=True)
+    with journal.locked(where):
+        journal.append(where / "checkpoints.jsonl", [line])
+
+
+def notes(where: Path) -> Iterator[tuple[int, str]]:
+    """Shape: (size, note), oldest first."""
+    path = where / "checkpoints.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for raw in file:
+            record = journal.parse(raw)
+            if record is not None:
+                yield int(record["size"]), str(record["note"])
+
+
+def lines(where: Path) -> Iterator[bytes]:
+    for path in sorted(where.glob("journal-*.jsonl")):
+        with path.open("rb") as file:
+            yield from file
+
+
+def line(epoch: str, gseq: int, digest: str, run_id: str | None, seq: Any) -> str:
+    """Write one event's journal line; always these keys in this order."""
+    run = "null" if run_id is None else f'"{run_id}"'
+    place = "null" if seq is None else seq
+    return (
+        f'{{"epoch":"{epoch}","gseq":{gseq},"hash":"{digest}",'
+        f'"run_id":{run},"run_seq":{place}}}'
+    )
+
+
+def _lines(low: int, high: int) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(_LINE, [low, high])
+        return [
+            line(epoch, gseq, digest, _hex(run_id), run_seq)
+            for gseq, epoch, run_id, run_seq, digest in cursor.fetchall()
+        ]
+
+
+def _hex(run_id: Any) -> str | None:
+    return run_id if run_id is None or isinstance(run_id, str) else run_id.hex
+
+
+def _has(gseq: int, digest: str) -> bool:
+    return Event.objects.filter(gseq=gseq, digest=digest).exists()

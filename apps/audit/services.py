@@ -1,0 +1,194 @@
+"""The verbs of the log: record, seal, sign, verify, erase, export, push.
+
+`record` is called last inside every change's transaction. `seal` is a service, not
+a process: the clock calls it every 200 ms, and an effect that must not be forgotten
+calls it at once.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from apps.audit import ports
+from apps.audit.engine import (
+    exporting,
+    keys,
+    memory,
+    pushing,
+    recording,
+    sealing,
+    verifying,
+    witness,
+)
+from apps.audit.engine.verifying import Progress, Verdict
+from apps.audit.errors import SealedNotFound
+from apps.audit.models import Checkpoint, Event, Head, Payload
+from apps.common import ids
+from apps.common.actor import Actor
+from apps.common.errors import Invalid
+
+logger = logging.getLogger(__name__)
+
+SEAL_LIMIT = 500
+ERASE_LIMIT = 500
+PUSH_BATCHES = 20
+
+
+def record(  # noqa: PLR0913 (one event, one call: every app writes this line)
+    *,
+    type: str,
+    actor: Actor,
+    subject: tuple[str, str] = ("", ""),
+    workspace_id: UUID | None = None,
+    run_id: UUID | None = None,
+    trace_id: str | None = None,
+    decision: str = "",
+    reason: str = "",
+    data: dict[str, Any] | None = None,
+    payload: dict[str, Any] | None = None,
+) -> Event:
+    """Write one event in the transaction of the change it describes.
+
+    Writes: Event, Payload, RunHead (one row lock per run, none that is global).
+    Raises: OutsideTransaction; Invalid for an undeclared type or a float.
+    Again: another event; an event is a fact, not a state.
+    """
+    draft = recording.Draft(
+        type=type,
+        actor=actor,
+        subject=(subject[0], str(subject[1])),
+        workspace_id=workspace_id,
+        run_id=run_id,
+        trace_id=ids.current_trace_id() if trace_id is None else trace_id,
+        decision=decision,
+        reason=reason,
+        data=data or {},
+        payload=payload,
+    )
+    return recording.insert(draft)
+
+
+def seal(*, limit: int = SEAL_LIMIT) -> int:
+    """Number the next events, grow the tree, tell the witness.
+
+    Writes: Event.gseq, Tile, Head, Checkpoint; the witness directory.
+    Raises: NoWitness, KeyMismatch, StoreRolledBack. Again: seals what came since.
+    """
+    if not 1 <= limit <= SEAL_LIMIT:
+        raise Invalid(f"A batch has 1 to {SEAL_LIMIT} events")
+    return sealing.seal(limit)
+
+
+def seal_all() -> int:
+    """Seal until nothing waits. Returns how many."""
+    total = 0
+    while sealed := seal():
+        total += sealed
+    return total
+
+
+def checkpoint() -> Checkpoint:
+    """Seal everything and sign the head now."""
+    seal_all()
+    return sealing.sign_checkpoint(witness.folder(), Head.load())
+
+
+def epoch() -> str:
+    """Return the epoch of the store, beginning the first at first use."""
+    return recording.current_epoch()
+
+
+def begin_epoch(*, by: Actor, reason: str) -> str:
+    """Accept the store as it is after a recovery: begin a new epoch.
+
+    Writes: Head, an event, a fork mark in the witness and in every sink.
+    Raises: Invalid without a reason. Source: docs/runbooks on recovery.
+    """
+    if not reason.strip():
+        raise Invalid("Say why this history is accepted")
+    where = witness.folder()
+    with transaction.atomic():
+        head, before = sealing.begin_epoch()
+        record(
+            type="audit.epoch_begun",
+            actor=by,
+            reason=reason,
+            data={"before": before, "epoch": head.epoch, "size": head.size},
+        )
+    witness.mark_fork(where, head, before)
+    for sink in ports.sinks().values():
+        if sink.last_contiguous_seq() is not None:
+            sink.fork(epoch=head.epoch, seq=head.size)
+    memory.forget()
+    return head.epoch
+
+
+def sign(data: bytes) -> bytes:
+    """Sign evidence with the audit key (Ed25519)."""
+    return keys.signer().sign(data)
+
+
+def public_key() -> str:
+    """Return the verifier key. Shape: C2SP vkey, `name+hash+base64`."""
+    return keys.signer().verifier_key
+
+
+def is_signed(data: bytes, signature: bytes) -> bool:
+    """Tell whether `sign` made this signature."""
+    return keys.is_signed(data, signature, keys.signer().public)
+
+
+def fingerprint(value: str) -> str:
+    """Name a secret value without disclosing it (HMAC), so equality can be found."""
+    return keys.signer().fingerprint(value.encode())
+
+
+def verify(*, progress: Progress | None = None) -> Verdict:
+    """Recompute the log from its events and compare it with all witnesses."""
+    return verifying.verify(progress)
+
+
+@transaction.atomic
+def erase(*, by: Actor, event_ids: Sequence[UUID], reason: str) -> int:
+    """Delete payloads and their salts; the events and their commitments stay.
+
+    Writes: one `audit.payloads_erased` event naming them. Returns how many.
+    Raises: Invalid without a reason or for more than 500; SealedNotFound for
+    an unknown event. Again: erases nothing and records nothing.
+    """
+    if not reason.strip() or len(event_ids) > ERASE_LIMIT:
+        raise Invalid(f"Erase up to {ERASE_LIMIT} payloads, with a reason")
+    if Event.objects.filter(id__in=event_ids).count() != len(set(event_ids)):
+        raise SealedNotFound("One of these events does not exist")
+    rows = Payload.objects.filter(event_id__in=event_ids)
+    found = sorted(row.hex for row in rows.values_list("event_id", flat=True))
+    if not found:
+        return 0
+    record(
+        type="audit.payloads_erased", actor=by, reason=reason, data={"events": found}
+    )
+    rows.delete()
+    return len(found)
+
+
+def push_sinks() -> int:
+    """Send sealed events to every sink. Returns how many went out."""
+    return sum(
+        pushing.push(name, sink, batches=PUSH_BATCHES)
+        for name, sink in ports.sinks().items()
+    )
+
+
+def export(out_dir: Path, *, by: Actor, from_: int = 0, to: int | None = None) -> Path:
+    """Write sealed events [from_, to) as a signed bundle for `polar-verify`.
+
+    Raises: Invalid for an impossible range or a folder that is not empty.
+    """
+    bundle = exporting.export(out_dir, from_, to)
+    with transaction.atomic():
+        record(type="audit.exported", actor=by, data=bundle.as_data())
+    return out_dir
