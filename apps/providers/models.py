@@ -8,9 +8,23 @@ million tokens. Rows are written by this app's services and engine only.
 from django.db import models
 from django.db.models import Q
 
+from apps.audit import ports as audit_ports
 from apps.common.models import AppendOnly, Row
 from apps.common.states import Transitions
 from apps.providers import ports
+
+EVENTS = audit_ports.declare(
+    "provider.saved",
+    "provider.removed",
+    "provider.key_rejected",
+    "provider.key_restored",
+    "provider.tested",
+    "provider.found",
+    "route.saved",
+    "route.removed",
+    "breaker.opened",
+    "breaker.closed",
+)
 
 
 class Lane(models.TextChoices):

@@ -6,7 +6,7 @@ and go through JSON unchanged; `native` and `parts` carry a vendor's own blocks
 Invariant: an adapter sends nothing before it has spent its permit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ Json = Any
 class Spendable(Protocol):
     """The part of a gateway permit that an adapter uses."""
 
-    def spend(self, arguments: dict[str, Json]) -> None: ...
+    def spend(self, arguments: dict[str, Json], *, waits: bool = True) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +203,17 @@ class EmbedCall:
 
 def arguments_of(call: ModelCall) -> dict[str, Json]:
     """Say what a call sends, exactly and briefly: the permit is bound to this."""
+    messages = canonical.arguments([each.as_json() for each in call.messages])
+    tools = canonical.arguments([tool.as_json() for tool in call.tools])
     return {
         "provider": call.target.slug,
         "model": call.model,
         "max_output_tokens": call.max_output_tokens,
         "messages": len(call.messages),
-        "messages_digest": _digest([each.as_json() for each in call.messages]),
+        "messages_digest": canonical.digest(messages),
         "tools": [tool.name for tool in call.tools],
-        "tools_digest": _digest([tool.as_json() for tool in call.tools]),
+        "tools_digest": canonical.digest(tools),
+        "bytes": len(messages.encode()) + len(tools.encode()),
     }
 
 
@@ -226,12 +229,9 @@ def embed_arguments(call: EmbedCall) -> dict[str, Json]:
         "model": call.model,
         "operation": "embedText",
         "texts": len(call.texts),
-        "texts_digest": _digest(list(call.texts)),
+        "texts_digest": canonical.digest(canonical.arguments(list(call.texts))),
+        "bytes": sum(len(text.encode()) for text in call.texts),
     }
-
-
-def _digest(value: Sequence[Json]) -> str:
-    return canonical.digest(canonical.arguments(value))
 
 
 # --- The registry of vendor kinds ---------------------------------------------

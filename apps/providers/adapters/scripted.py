@@ -50,10 +50,11 @@ class ScriptedAdapter:
         self, permit: Spendable, call: ModelCall, key: SecretStr | None
     ) -> Answer:
         failpoints.reach("model.before_spend")
-        permit.spend(arguments_of(call))
-        failpoints.reach("model.in_flight")
         rule = _rule(call)
-        _wait(float(rule.get("delay_seconds") or 0), call)
+        delay = float(rule.get("delay_seconds") or 0)
+        permit.spend(arguments_of(call), waits=delay > 0)
+        failpoints.reach("model.in_flight")
+        _wait(delay, call)
         if rule.get("error"):
             raise ModelCallFailed(str(rule["error"]), "the script says so")
         answer = _answer(call, rule)

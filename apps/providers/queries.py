@@ -1,0 +1,151 @@
+"""Reads of providers: lanes and their health, plans, attempts, usage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from apps.common import clock
+from apps.providers.errors import ProviderUnknown
+from apps.providers.models import (
+    Attempt,
+    BreakerState,
+    KeyState,
+    Lane,
+    Model,
+    Provider,
+    Route,
+    SkipReason,
+    UsageRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteHealth:
+    """One route as the desk shows it. `state`: ready, open, half_open or disabled."""
+
+    route: Route
+    state: str
+    detail: str
+    last_error: str
+    last_error_class: str
+    last_error_at: datetime | None
+    probe_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHealth:
+    lane: Lane
+    routes: tuple[RouteHealth, ...]
+
+    @property
+    def state(self) -> str:
+        """ready, degraded (some routes rest) or down (none can be tried)."""
+        ready = [each for each in self.routes if each.state == "ready"]
+        if not ready:
+            return "down"
+        return "ready" if len(ready) == len(self.routes) else "degraded"
+
+
+def plan_routes() -> list[Route]:
+    """Return every route with its model, provider and breaker, in one query."""
+    return list(Route.objects.select_related("model__provider", "breaker"))
+
+
+def unavailable(route: Route) -> tuple[str, str]:
+    """Say why a route's rows keep it out, as (skip reason, detail), or ("", "")."""
+    provider = route.model.provider
+    if not route.enabled or not provider.enabled:
+        return SkipReason.DISABLED, "switched off by an operator"
+    if provider.state == KeyState.REJECTED:
+        return SkipReason.DISABLED, "the provider rejected its key"
+    if provider.quiet_until is not None and clock.now() < provider.quiet_until:
+        until = f"{provider.quiet_until:%T} UTC"
+        return SkipReason.BREAKER_OPEN, f"asked for silence until {until}"
+    return "", ""
+
+
+def lanes_health() -> list[LaneHealth]:
+    """Describe every lane and its routes, best lane first."""
+    routes = sorted(plan_routes(), key=lambda route: route.position)
+    return [
+        LaneHealth(lane, tuple(_health(r) for r in routes if r.lane == lane))
+        for lane in (Lane.BRAIN, Lane.WORKER, Lane.LOCAL)
+    ]
+
+
+def _health(route: Route) -> RouteHealth:
+    reason, detail = unavailable(route)
+    breaker = getattr(route, "breaker", None)
+    state = "disabled" if reason == SkipReason.DISABLED else "open" if reason else ""
+    if not state and breaker is not None and breaker.state != BreakerState.CLOSED:
+        state = breaker.state
+    return RouteHealth(
+        route=route,
+        state=state or "ready",
+        detail=detail,
+        last_error=breaker.last_error if breaker else "",
+        last_error_class=breaker.last_error_class if breaker else "",
+        last_error_at=breaker.last_error_at if breaker else None,
+        probe_at=breaker.probe_at if breaker else None,
+    )
+
+
+def all_remote_lanes_down() -> bool:
+    """Tell whether no route above `local` can be tried, though some exist."""
+    remote = [each for each in lanes_health() if each.lane != Lane.LOCAL]
+    return any(each.routes for each in remote) and all(
+        each.state == "down" for each in remote
+    )
+
+
+def providers() -> QuerySet[Provider]:
+    return Provider.objects.order_by("slug")
+
+
+def get_provider(slug: str) -> Provider:
+    """Return a provider.   Raises: ProviderUnknown."""
+    found = Provider.objects.filter(slug=slug).first()
+    if found is None:
+        raise ProviderUnknown(f"There is no provider {slug!r}.")
+    return found
+
+
+def find_model(provider_slug: str, name: str) -> Model | None:
+    """Return a model by its provider's slug and its name, or None."""
+    return (
+        Model.objects.filter(provider__slug=provider_slug, name=name)
+        .select_related("provider")
+        .first()
+    )
+
+
+def models_of(provider: Provider) -> QuerySet[Model]:
+    return Model.objects.filter(provider=provider).order_by("name")
+
+
+def attempts_of_turn(turn_id: UUID) -> QuerySet[Attempt]:
+    """Return what each route of a turn's plans did, in order."""
+    return Attempt.objects.filter(turn_id=turn_id).order_by("id")
+
+
+def attempts_of_trace(trace_id: str) -> QuerySet[Attempt]:
+    return Attempt.objects.filter(trace_id=trace_id).order_by("id")
+
+
+def usage_since(since: datetime, origin: str = "real") -> QuerySet[UsageRow]:
+    """Return the usage rows of one window and origin, newest first."""
+    return UsageRow.objects.filter(created_at__gte=since, origin=origin).order_by(
+        "-created_at", "-id"
+    )
+
+
+def usage_of_trace(trace_id: str) -> QuerySet[UsageRow]:
+    return UsageRow.objects.filter(trace_id=trace_id).order_by("id")
+
+
+def usage_page(workspaces: Sequence[UUID]) -> QuerySet[UsageRow]:
+    """Return the usage rows of these workspaces, newest first."""
+    return UsageRow.objects.filter(workspace_id__in=workspaces).order_by("-id")

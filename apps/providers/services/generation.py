@@ -1,0 +1,279 @@
+"""Ask for an answer; walk the plan until a route gives one.
+
+Hides: failover, breakers, prices and the rows each plan leaves behind.
+Invariant: one gateway call per route attempt; when nothing answers, an error
+says which routes were tried or left out and why.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from apps.access.models import Principal
+from apps.common import redaction
+from apps.common.errors import (
+    BudgetExceeded,
+    Halted,
+    NotGranted,
+    PolarError,
+    RateLimited,
+    UpstreamError,
+)
+from apps.gateway import services as gateway
+from apps.gateway.errors import LoopGuardTripped
+from apps.gateway.ports import (
+    CallKind,
+    CallRequest,
+    Estimate,
+    Lineage,
+    Permit,
+    Result,
+    Risk,
+    Usage,
+)
+from apps.providers import ports, queries
+from apps.providers.engine import breakers, plan
+from apps.providers.engine.ledger import Ledger
+from apps.providers.engine.plan import Fallback, Plan, Step, Wish
+from apps.providers.errors import ModelCallFailed, NoRouteAvailable
+from apps.providers.models import Kind, Lane, Model, Origin, Route, SkipReason
+from apps.providers.services import keys
+from apps.vault.errors import VaultSealed
+
+#: Refusals that rule out one route and let the plan go on.
+_SKIPS: tuple[tuple[type[PolarError], SkipReason], ...] = (
+    (Halted, SkipReason.HALTED),
+    (BudgetExceeded, SkipReason.OVER_BUDGET),
+    (RateLimited, SkipReason.OVER_BUDGET),
+    (VaultSealed, SkipReason.VAULT_SEALED),
+    (NotGranted, SkipReason.NOT_GRANTED),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """What somebody wants a model to answer."""
+
+    lane: str
+    messages: tuple[ports.Message, ...]
+    principal: Principal
+    workspace_id: UUID
+    tools: tuple[ports.Tool, ...] = ()
+    max_output_tokens: int = 4096
+    pinned_model_id: UUID | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+    lineage: Lineage = field(default_factory=Lineage)
+    labels: frozenset[str] = frozenset()
+    origin: str = Origin.REAL
+    stopping: Callable[[], bool] | None = None
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(self.lane, self.pinned_model_id, self.fallbacks, self.origin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """An answer, who gave it, and what it took."""
+
+    text: str
+    tool_calls: tuple[ports.ToolCall, ...]
+    usage: Usage
+    served_by: str
+    lane: str
+    degraded: bool
+    lane_change: str
+    finish: str
+    attempts: tuple[dict[str, str], ...]
+    parts: Any = None
+    call_id: UUID | None = None
+    is_scripted: bool = False
+
+
+class _Deltas:
+    """Passes text on and remembers whether any went out."""
+
+    def __init__(self, on_delta: Callable[[str], None] | None) -> None:
+        self._on_delta = on_delta
+        self.sent = False
+
+    @property
+    def receiver(self) -> Callable[[str], None] | None:
+        return self if self._on_delta is not None else None
+
+    def __call__(self, text: str) -> None:
+        if self._on_delta is not None:
+            self.sent = True
+            self._on_delta(text)
+
+
+def generate(
+    *,
+    request: GenerateRequest,
+    on_delta: Callable[[str], None] | None = None,
+    on_reset: Callable[[], None] | None = None,
+) -> Generated:
+    """Answer from the first route of the plan that can.
+
+    Writes: Attempt per route, one UsageRow, Breaker and Provider when they change.
+    Raises: NoRouteAvailable naming every route; the refusal itself (Halted,
+    BudgetExceeded, VaultSealed) when every route met the same; ApprovalRequired,
+    LoopGuardTripped and CallCancelled at once.
+    Again: a step that was answered replays its recorded answer, unpaid.
+    """
+    made = plan.build(request.wish, queries.plan_routes())
+    ledger = Ledger(made, request.principal.pk, request.workspace_id, request.lineage)
+    try:
+        for step in made.steps:
+            deltas = _Deltas(on_delta)
+            outcome = _attempt(step, request, ledger, deltas)
+            if outcome is not None:
+                return _generated(outcome, step, made, ledger)
+            if deltas.sent and on_reset is not None:
+                on_reset()
+        raise _refusal(ledger, request.lane)
+    finally:
+        ledger.save()
+
+
+def _attempt(
+    step: Step, request: GenerateRequest, ledger: Ledger, deltas: _Deltas
+) -> gateway.Outcome | None:
+    route = step.route
+    if route is None:
+        ledger.skipped(step, SkipReason.DISABLED, "no route leads there")
+        return None
+    reason, detail = _left_out(route, request)
+    if reason:
+        ledger.skipped(step, reason, detail)
+        return None
+    ledger.started(step)
+    try:
+        outcome = gateway.call(_call_request(route, request, deltas))
+    except LoopGuardTripped:
+        breakers.release(route)
+        raise
+    except tuple(kind for kind, _ in _SKIPS) as refusal:
+        breakers.release(route)
+        ledger.refused(step, _skip_reason(refusal), refusal)
+    except UpstreamError as error:
+        failure = _as_failure(error)
+        ledger.failed(step, failure)
+        breakers.failed(route, failure)
+        keys.react(route.model.provider, failure)
+    else:
+        breakers.succeeded(route)
+        return outcome
+    return None
+
+
+def _left_out(route: Route, request: GenerateRequest) -> tuple[str, str]:
+    reason, detail = queries.unavailable(route)
+    if not reason and request.tools and not route.model.supports_tools:
+        return SkipReason.NO_CAPABILITY, "the model cannot use tools"
+    if not reason and (detail := breakers.refusal(route)):
+        return SkipReason.BREAKER_OPEN, detail
+    return reason, detail
+
+
+def _skip_reason(refusal: PolarError) -> SkipReason:
+    return next(reason for kind, reason in _SKIPS if isinstance(refusal, kind))
+
+
+def _as_failure(error: UpstreamError) -> ModelCallFailed:
+    if isinstance(error, ModelCallFailed):
+        return error
+    return ModelCallFailed("bad_response", error.detail, **error.facts)
+
+
+def _call_request(
+    route: Route, request: GenerateRequest, deltas: _Deltas
+) -> CallRequest:
+    model, provider = route.model, route.model.provider
+    call = ports.ModelCall(
+        target=provider.target,
+        model=model.name,
+        messages=request.messages,
+        tools=request.tools,
+        max_output_tokens=min(request.max_output_tokens, model.max_output_tokens),
+        deadlines=route.deadlines,
+        on_delta=deltas.receiver,
+        stopping=request.stopping,
+    )
+    arguments = ports.arguments_of(call)
+
+    def perform(permit: Permit) -> Result:
+        with keys.key_of(provider, run_id=request.lineage.run_id) as key:
+            adapter = ports.adapter_for(provider.kind)
+            answer = adapter.generate(permit, call, key)
+            output = redaction.scrub_tree(answer.as_json())
+        return Result(output, usage_of(model, answer.usage))
+
+    return CallRequest(
+        kind=CallKind.MODEL,
+        capability=f"provider:{model}",
+        principal=request.principal,
+        workspace_id=request.workspace_id,
+        arguments=arguments,
+        perform=perform,
+        risk=risk_of(provider.kind),
+        lineage=request.lineage,
+        labels=request.labels,
+        estimate=_estimate(model, arguments["bytes"], call.max_output_tokens),
+        lane=route.lane,
+        provider=provider.slug,
+        needs_secret=provider.secret_id is not None,
+        max_output_bytes=2 * route.max_bytes,
+    )
+
+
+def risk_of(kind: str) -> Risk:
+    """A model call reads; what it sends leaves the house unless it is scripted."""
+    return Risk("read", data_egress="none" if kind == Kind.SCRIPTED else "network")
+
+
+def usage_of(model: Model, usage: ports.TokenUsage) -> Usage:
+    """Price what was used."""
+    return Usage(
+        micros=model.price(usage),
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+        tokens_cached=usage.cached,
+    )
+
+
+def _estimate(model: Model, sent_bytes: int, output_tokens: int) -> Estimate:
+    """Bound a call: no token is shorter than a byte."""
+    worst = ports.TokenUsage(tokens_in=sent_bytes, tokens_out=output_tokens)
+    return Estimate(micros=model.price(worst), tokens=sent_bytes + output_tokens)
+
+
+def _generated(
+    outcome: gateway.Outcome, step: Step, made: Plan, ledger: Ledger
+) -> Generated:
+    answer = ports.Answer.from_json(outcome.output)
+    ledger.served(step, outcome, answer.ttft_ms)
+    assert step.route is not None
+    return Generated(
+        text=answer.text,
+        tool_calls=answer.tool_calls,
+        usage=outcome.usage,
+        served_by=step.name,
+        lane=step.route.lane,
+        degraded=made.is_degraded(step),
+        lane_change=made.lane_change(step),
+        finish=answer.finish,
+        attempts=ledger.summary(),
+        parts=answer.parts,
+        call_id=outcome.call_id,
+        is_scripted=step.route.model.provider.kind == Kind.SCRIPTED,
+    )
+
+
+def _refusal(ledger: Ledger, lane: str) -> PolarError:
+    """Say why nothing answered: the one reason all routes share, or all of them."""
+    shared = ledger.shared_refusal()
+    if shared is not None:
+        return shared
+    return NoRouteAvailable(Lane(lane), ledger.reasons(), retry_at=ledger.retry_at())

@@ -1,0 +1,270 @@
+"""A loopback server that speaks OpenAI chat completions, and fails on demand.
+
+Modes: ok, tool, refused, 401, 403, 429, 500, hang, hang_after_headers, drip,
+half_sse, cut, garbage, error_in_200, huge, no_usage, context, filtered, slow.
+The model name may carry the mode: "mode:429" wins over the server's own.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+REPLY = "Hello from the fake model."
+
+
+class FakeOpenAI(ThreadingHTTPServer):
+    """One fake provider on a port of its own."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, mode: str = "ok", models: tuple[str, ...] = ("fake-1",)) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.mode = mode
+        self.models = models
+        self.reply = REPLY
+        self.retry_after = "7"
+        self.delay_seconds = 0.0
+        self.requests: list[dict[str, Any]] = []
+        self.headers_seen: list[dict[str, str]] = []
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    @property
+    def root(self) -> str:
+        return self.url.removesuffix("/v1")
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is what some modes are for."""
+
+
+@contextmanager
+def openai_server(mode: str = "ok", **options: Any) -> Iterator[FakeOpenAI]:
+    """Run a fake provider for the length of a test."""
+    server = FakeOpenAI(mode, **options)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeOpenAI
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.headers_seen.append(_lowered(self.headers))
+        if self.path.endswith("/api/tags"):
+            self._json(200, {"models": [{"name": name} for name in self.server.models]})
+            return
+        if self.server.mode == "401":
+            self._json(401, {"error": {"message": "bad key"}})
+            return
+        self._json(200, {"data": [{"id": name} for name in self.server.models]})
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length", 0))
+        body = json.loads(self.rfile.read(length) or b"{}")
+        self.server.requests.append(body)
+        self.server.headers_seen.append(_lowered(self.headers))
+        if self.path.endswith("/embeddings"):
+            rows = [
+                {"index": index, "embedding": [float(index), 1.0]}
+                for index, _ in enumerate(body["input"])
+            ]
+            self._json(200, {"data": rows, "usage": {"prompt_tokens": 3}})
+            return
+        name = str(body.get("model", ""))
+        mode = name.removeprefix("mode:") if name.startswith("mode:") else ""
+        mode = mode or self.server.mode
+        time.sleep(self.server.delay_seconds)
+        getattr(self, f"_mode_{mode}")(body)
+
+    # --- failures before an answer --------------------------------------------
+
+    def _mode_refused(self, body: Any) -> None:
+        self.connection.close()
+
+    def _mode_401(self, body: Any) -> None:
+        key = self.headers.get("authorization", "")
+        self._json(401, {"error": {"message": f"Incorrect API key: {key}"}})
+
+    def _mode_403(self, body: Any) -> None:
+        self._json(403, {"error": {"message": "forbidden"}})
+
+    def _mode_429(self, body: Any) -> None:
+        error = {"message": "slow down", "code": "rate_limit_exceeded"}
+        self._json(429, {"error": error}, {"retry-after": self.server.retry_after})
+
+    def _mode_500(self, body: Any) -> None:
+        self._json(500, {"error": {"message": "boom"}})
+
+    def _mode_context(self, body: Any) -> None:
+        error = {
+            "message": "This model's maximum context length is 8192 tokens.",
+            "code": "context_length_exceeded",
+            "type": "invalid_request_error",
+        }
+        self._json(400, {"error": error})
+
+    def _mode_filtered(self, body: Any) -> None:
+        self._head("text/event-stream")
+        self._chunk(_delta("I can not"))
+        self._chunk(_delta("", finish="content_filter"))
+        self._done()
+
+    def _mode_hang(self, body: Any) -> None:
+        self.server.released.wait(60)
+
+    def _mode_hang_after_headers(self, body: Any) -> None:
+        self._head("text/event-stream")
+        self.server.released.wait(60)
+
+    # --- failures inside an answer --------------------------------------------
+
+    def _mode_drip(self, body: Any) -> None:
+        """One token, then silence."""
+        self._head("text/event-stream")
+        self._chunk(_delta("Hel"))
+        self.server.released.wait(60)
+
+    def _mode_slow(self, body: Any) -> None:
+        """A token every 50 ms, for ever."""
+        self._head("text/event-stream")
+        while not self.server.released.wait(0.05):
+            self._chunk(_delta("tick "))
+
+    def _mode_half_sse(self, body: Any) -> None:
+        self._head("text/event-stream")
+        self._chunk(_delta("Hel"))
+        self._raw(b'data: {"id": "x", "choi')
+        self._end()
+
+    def _mode_cut(self, body: Any) -> None:
+        self._head("text/event-stream")
+        self._chunk(_delta("Hel"))
+        self.close_connection = True
+
+    def _mode_garbage(self, body: Any) -> None:
+        self._head("text/event-stream")
+        self._raw(b"data: <html>not json</html>\n\n")
+        self._done()
+
+    def _mode_error_in_200(self, body: Any) -> None:
+        self._json(200, {"error": {"message": "the model is not loaded", "code": 1}})
+
+    def _mode_huge(self, body: Any) -> None:
+        self._head("text/event-stream")
+        while not self.server.released.is_set():
+            self._chunk(_delta("x" * 10_000))
+
+    # --- answers --------------------------------------------------------------
+
+    def _mode_ok(self, body: Any) -> None:
+        self._answer(with_usage=True)
+
+    def _mode_no_usage(self, body: Any) -> None:
+        self._answer(with_usage=False)
+
+    def _mode_tool(self, body: Any) -> None:
+        if body["messages"][-1]["role"] == "tool":
+            self._answer(with_usage=True)
+            return
+        name = body["tools"][0]["function"]["name"]
+        function = {"name": name, "arguments": '{"zone": "UTC"}'}
+        call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+        self._head("text/event-stream")
+        self._chunk(_delta(None, tool_calls=[call]))
+        self._chunk(_delta(None, finish="tool_calls"))
+        self._done()
+
+    def _answer(self, *, with_usage: bool) -> None:
+        self._head("text/event-stream")
+        words = self.server.reply.split(" ")
+        for index, word in enumerate(words):
+            self._chunk(_delta(word if index == 0 else f" {word}"))
+        self._chunk(_delta("", finish="stop"))
+        if with_usage:
+            details = {"cached_tokens": 2}
+            self._chunk(
+                {
+                    "id": "x",
+                    "object": "chat.completion.chunk",
+                    "created": 1,
+                    "model": "fake-1",
+                    "choices": [],
+                    "usage": {
+                        "prompt_tokens": 10,
+                        "completion_tokens": 5,
+                        "total_tokens": 15,
+                        "prompt_tokens_details": details,
+                    },
+                }
+            )
+        self._done()
+
+    # --- the wire -------------------------------------------------------------
+
+    def _json(
+        self, status: int, body: Any, headers: dict[str, str] | None = None
+    ) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _head(self, content_type: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", content_type)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        self.wfile.flush()
+
+    def _raw(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def _chunk(self, body: Any) -> None:
+        self._raw(b"data: " + json.dumps(body).encode() + b"\n\n")
+
+    def _done(self) -> None:
+        self._raw(b"data: [DONE]\n\n")
+        self._end()
+
+    def _end(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
+
+
+def _delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    delta = {"role": "assistant", "content": text, **more}
+    return {
+        "id": "x",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "fake-1",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+
+
+def _lowered(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

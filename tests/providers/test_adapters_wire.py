@@ -1,0 +1,251 @@
+"""Every way a server can fail has its name; nothing leaves without a permit."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from apps.common import redaction
+from apps.common.errors import Denied
+from apps.common.redaction import SecretStr
+from apps.providers import ports
+from apps.providers.errors import CallCancelled, ModelCallFailed
+from tests.fakes.openai_server import REPLY, openai_server
+
+KEY = SecretStr("sk-canary-0123456789")
+QUICK = ports.Deadlines(connect=1, first_byte=0.6, idle=0.4, wall=2, max_bytes=200_000)
+
+
+class Spent:
+    """A permit that notes what it was spent on."""
+
+    def __init__(self) -> None:
+        self.arguments: list[dict[str, Any]] = []
+
+    def spend(self, arguments: dict[str, Any], *, waits: bool = True) -> None:
+        self.arguments.append(arguments)
+
+
+class Refusing:
+    def spend(self, arguments: dict[str, Any], *, waits: bool = True) -> None:
+        raise Denied("halted meanwhile")
+
+
+def a_call(url: str, **changes: Any) -> ports.ModelCall:
+    kind = changes.pop("kind", "openai_compatible")
+    target = ports.Target(provider_id="p", slug="fake", kind=kind, base_url=url)
+    options: dict[str, Any] = {
+        "target": target,
+        "model": "fake-1",
+        "messages": (
+            ports.Message("system", "Be brief."),
+            ports.Message("user", "Hello?"),
+        ),
+        "deadlines": QUICK,
+    }
+    return ports.ModelCall(**(options | changes))
+
+
+def ask(call: ports.ModelCall, key: SecretStr | None = KEY) -> ports.Answer:
+    return ports.adapter_for(call.target.kind).generate(Spent(), call, key)
+
+
+@pytest.mark.parametrize("kind", ["openai_compatible", "openai"])
+def test_an_answer_streams_and_is_counted(kind: str) -> None:
+    heard: list[str] = []
+    with openai_server() as server:
+        answer = ask(a_call(server.url, kind=kind, on_delta=heard.append))
+
+    assert (answer.text, "".join(heard)) == (REPLY, REPLY)
+    assert answer.usage == ports.TokenUsage(10, 5, 2)
+
+
+def test_the_key_travels_only_in_its_header() -> None:
+    with openai_server() as server:
+        answer = ask(a_call(server.url))
+
+    assert server.headers_seen[0]["authorization"] == f"Bearer {KEY.reveal()}"
+    assert KEY.reveal() not in str(answer.as_json())
+
+
+def test_no_key_sends_no_authorization() -> None:
+    with openai_server() as server:
+        ask(a_call(server.url), None)
+
+    assert "authorization" not in server.headers_seen[0]
+
+
+def test_local_servers_are_told_max_tokens() -> None:
+    with openai_server() as server:
+        ask(a_call(server.url, max_output_tokens=77))
+
+    assert server.requests[0]["max_tokens"] == 77
+
+
+def test_a_refused_permit_sends_nothing() -> None:
+    with openai_server() as server, pytest.raises(Denied):
+        ports.adapter_for("openai_compatible").generate(
+            Refusing(), a_call(server.url), None
+        )
+
+    assert server.requests == []
+
+
+def test_the_permit_is_bound_to_what_is_sent() -> None:
+    permit = Spent()
+    with openai_server() as server:
+        call = a_call(server.url)
+        ports.adapter_for("openai_compatible").generate(permit, call, None)
+
+    assert permit.arguments == [ports.arguments_of(call)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("401", "auth"),
+        ("403", "auth"),
+        ("429", "rate_limited"),
+        ("500", "server_error"),
+        ("context", "context_overflow"),
+        ("filtered", "content_refused"),
+        ("hang", "timeout_first_byte"),
+        ("hang_after_headers", "timeout_first_byte"),
+        ("drip", "timeout_idle"),
+        ("slow", "timeout_deadline"),
+        ("half_sse", "bad_response"),
+        ("cut", "bad_response"),
+        ("garbage", "bad_response"),
+        ("error_in_200", "bad_response"),
+        ("huge", "bad_response"),
+    ],
+)
+def test_each_failure_has_its_class(mode: str, expected: str) -> None:
+    with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
+        ask(a_call(server.url))
+
+    assert caught.value.error_class == expected, caught.value
+
+
+def test_a_dropped_connection_is_a_network_failure_or_no_answer() -> None:
+    with openai_server("refused") as server, pytest.raises(ModelCallFailed) as caught:
+        ask(a_call(server.url))
+
+    assert caught.value.error_class in ("network", "bad_response")
+
+
+def test_a_closed_port_is_a_network_failure() -> None:
+    with openai_server() as server:
+        url = server.url
+
+    with pytest.raises(ModelCallFailed) as caught:
+        ask(a_call(url))
+
+    assert caught.value.error_class == "network"
+
+
+def test_retry_after_is_read() -> None:
+    with openai_server("429") as server, pytest.raises(ModelCallFailed) as caught:
+        ask(a_call(server.url))
+
+    assert caught.value.retry_after == 7
+
+
+def test_an_error_never_shows_a_leased_key() -> None:
+    redaction.register(KEY.reveal())
+    try:
+        with openai_server("401") as server, pytest.raises(ModelCallFailed) as caught:
+            ask(a_call(server.url))
+    finally:
+        redaction.forget(KEY.reveal())
+
+    assert KEY.reveal() not in str(caught.value)
+
+
+def test_an_address_nobody_wrote_down_is_not_reached() -> None:
+    with openai_server() as server, pytest.raises(ModelCallFailed) as caught:
+        other = server.url.replace("127.0.0.1", "localhost")
+        ask(a_call(other, target=_pointing_elsewhere(other)))
+
+    assert (caught.value.error_class, server.requests) == ("network", [])
+
+
+def _pointing_elsewhere(url: str) -> ports.Target:
+    return ports.Target("q", "meta", "openai_compatible", "http://10.255.255.1.invalid")
+
+
+def test_missing_usage_is_counted() -> None:
+    with openai_server("no_usage") as server:
+        answer = ask(a_call(server.url))
+
+    assert answer.usage.counted
+    assert answer.usage.tokens_out > 0
+
+
+def test_a_tool_call_and_its_result_make_the_round() -> None:
+    tool = ports.Tool("polar__clock_now", "Tell the time", {"type": "object"})
+    with openai_server("tool") as server:
+        call = a_call(server.url, tools=(tool,))
+        first = ask(call)
+        (asked,) = first.tool_calls
+        told = (
+            *call.messages,
+            ports.Message("assistant", "", first.tool_calls, native=first.parts),
+            ports.Message("tool", "12:00", tool_call_id=asked.id),
+        )
+        second = ask(a_call(server.url, tools=(tool,), messages=told))
+
+    assert (asked.name, asked.arguments) == ("polar__clock_now", {"zone": "UTC"})
+    assert second.text == REPLY
+
+
+def test_a_stopping_worker_cancels_its_call() -> None:
+    with openai_server("hang") as server, pytest.raises(CallCancelled):
+        ask(a_call(server.url, stopping=lambda: True))
+
+
+def test_many_threads_share_one_loop() -> None:
+    answers: list[str] = []
+    with openai_server() as server:
+        threads = [
+            threading.Thread(
+                target=lambda: answers.append(ask(a_call(server.url)).text)
+            )
+            for _ in range(12)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+
+    assert answers == [REPLY] * 12
+
+
+def test_the_catalog_lists_models() -> None:
+    with openai_server(models=("b", "a")) as server:
+        target = a_call(server.url).target
+        found = ports.catalog_for(target.kind).list_models(Spent(), target, KEY)
+
+    assert found == ["a", "b"]
+
+
+def test_a_wrong_key_has_its_class_in_the_catalog_too() -> None:
+    with openai_server("401") as server, pytest.raises(ModelCallFailed) as caught:
+        target = a_call(server.url).target
+        ports.catalog_for(target.kind).list_models(Spent(), target, KEY)
+
+    assert caught.value.error_class == "auth"
+
+
+def test_texts_become_vectors() -> None:
+    with openai_server() as server:
+        call = ports.EmbedCall(a_call(server.url).target, "fake-1", ("a", "b"))
+        vectors, usage = ports.catalog_for("openai").embed(Spent(), call, KEY)
+
+    assert (vectors, usage.tokens_in) == ([[0.0, 1.0], [1.0, 1.0]], 3)
+
+
+def test_a_silent_neighbour_is_not_waited_for() -> None:
+    target = ports.Target("p", "ollama", "openai_compatible", "http://127.0.0.1:9/v1")
+
+    assert ports.catalog_for("openai_compatible").probe(target) is None
