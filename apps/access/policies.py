@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from django.http import HttpRequest
+
 from .errors import RoleRequired, ScopeRequired
 from .models import ROLE_ORDER, Membership, Principal, PrincipalKind, Token, Workspace
 
@@ -25,6 +27,13 @@ def check_scope(auth: Authenticated, scope: str) -> None:
         raise ScopeRequired(
             f"This needs the scope {scope}.", needed=scope, held=sorted(auth.scopes)
         )
+
+
+def caller(request: HttpRequest, scope: str) -> Authenticated:
+    """Return who sent an API request, once its credential covers `scope`."""
+    auth: Authenticated = request.auth  # type: ignore[attr-defined]
+    check_scope(auth, scope)
+    return auth
 
 
 def covers(held: frozenset[str], wanted: frozenset[str]) -> bool:

@@ -2,6 +2,7 @@ from django.apps import AppConfig
 
 
 class ReliabilityConfig(AppConfig):
+    """Watches the install and rehearses its failures."""
+
     name = "apps.reliability"
     label = "reliability"
-    default_auto_field = "django.db.models.BigAutoField"

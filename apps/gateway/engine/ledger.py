@@ -1,6 +1,6 @@
 """The call's row: made, started, settled. Each move is a conditional UPDATE."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from django.db.models.functions import Greatest
 
 from apps.audit import services as audit
 from apps.common import canonical, clock, failpoints, redaction
-from apps.common.errors import PolarError
+from apps.common.errors import Conflict, PolarError
 from apps.gateway.errors import KeyReused, OutcomeUnknown, PermitRefused
 from apps.gateway.models import (
     CALL_TRANSITIONS,
@@ -28,6 +28,8 @@ from .stages import halt
 CAREFUL = frozenset({EffectClass.RECONCILABLE, EffectClass.NON_REPEATABLE})
 #: Effects whose start is itself recorded, so that a lost future can be seen.
 RECORDED_START = CAREFUL | {EffectClass.KEYED}
+#: A call without a run that started longer ago has been lost.
+LONGEST_CALL = timedelta(minutes=10)
 
 
 def key_of(request: CallRequest, args_digest: str) -> str:
@@ -84,8 +86,10 @@ def take_over(earlier: Call) -> None:
 
     Writes: Call EXECUTING → FAILED (may be repeated; its money is booked as
     unknown ≤ reserved) or → UNKNOWN (may not); AUTHORIZED → FAILED.
-    Raises: OutcomeUnknown.
+    Raises: Conflict while another request without a run is at work on it.
     """
+    if earlier.state in (CallState.AUTHORIZED, CallState.EXECUTING):
+        _check_abandoned(earlier)
     if earlier.state == CallState.AUTHORIZED:
         move(earlier.id, CallState.AUTHORIZED, CallState.FAILED, error_code="abandoned")
         release(earlier.id, spent=None)
@@ -94,6 +98,14 @@ def take_over(earlier: Call) -> None:
         release(earlier.id, spent=earlier.reserved_micros)
     elif earlier.state == CallState.EXECUTING:
         move(earlier.id, CallState.EXECUTING, CallState.UNKNOWN, error_code="lost")
+
+
+def _check_abandoned(earlier: Call) -> None:
+    """A run's own lease says that its earlier try is over; a call without a run
+    has only its age."""
+    since = clock.now() - (earlier.started_at or earlier.created_at)
+    if earlier.run_id is None and since < LONGEST_CALL:
+        raise Conflict("The same effect is being done right now.")
 
 
 def check_not_in_doubt(earlier: Call) -> None:

@@ -32,6 +32,16 @@ from .stages import DECIDE, contract
 
 #: How long a question to a person stays open.
 APPROVAL_LIFETIME = timedelta(hours=72)
+#: What deciding a call again may change on its row.
+DECIDED_FIELDS = (
+    "stage",
+    "reason_code",
+    "facts",
+    "error_code",
+    "error_detail",
+    "fence",
+    "reserved_micros",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +174,7 @@ def _save(call: Call, target: CallState) -> None:
         call.epoch = audit.epoch()
         call.save(force_insert=True)
         return
-    fields = ("stage", "reason_code", "facts", "error_code", "error_detail", "fence")
-    kept = {name: getattr(call, name) for name in fields}
+    kept = {name: getattr(call, name) for name in DECIDED_FIELDS}
     if call.state == target:
         Call.objects.filter(id=call.id, state=target).update(**kept)
     elif not ledger.move(call.id, call.state, target, **kept):

@@ -1,0 +1,43 @@
+"""People, agents and tokens, for keeping records."""
+
+from django.contrib import admin
+
+from apps.common.admin import ReadOnlyAdmin
+
+from .models import Membership, Principal, Token, User, Workspace
+
+
+@admin.register(Workspace)
+class WorkspaceAdmin(ReadOnlyAdmin):
+    list_display = ["slug", "name", "created_at"]
+    search_fields = ["slug", "name"]
+
+
+@admin.register(User)
+class UserAdmin(ReadOnlyAdmin):
+    list_display = ["username", "is_active", "is_staff", "last_login"]
+    list_filter = ["is_active", "is_staff"]
+    search_fields = ["username"]
+    exclude = ["password"]
+
+
+@admin.register(Membership)
+class MembershipAdmin(ReadOnlyAdmin):
+    list_display = ["user", "workspace", "role"]
+    list_filter = ["role"]
+    search_fields = ["user__username"]
+
+
+@admin.register(Principal)
+class PrincipalAdmin(ReadOnlyAdmin):
+    list_display = ["key", "kind", "label", "is_active"]
+    list_filter = ["kind", "is_active"]
+    search_fields = ["key", "label"]
+
+
+@admin.register(Token)
+class TokenAdmin(ReadOnlyAdmin):
+    list_display = ["name", "principal", "scopes", "expires_at", "last_used_at"]
+    list_filter = ["source"]
+    search_fields = ["name"]
+    exclude = ["digest"]

@@ -1,0 +1,51 @@
+"""The log over the API: reading, verifying. Nobody writes it from here."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Query, Router
+
+from apps.audit import queries, services
+from apps.audit.schemas import EventPage, VerdictOut
+from apps.common.errors import Denied, Unauthenticated
+from apps.common.schemas import PROBLEMS, Cursor, cut
+
+router = Router(tags=["audit"])
+
+#: `audit` stands below `access`, so it reads the credential's scopes as data.
+READ_SCOPES = frozenset({"*", "audit:*", "audit:read"})
+
+
+def _check_may_read(request: HttpRequest) -> None:
+    auth = getattr(request, "auth", None)
+    if auth is None:
+        raise Unauthenticated
+    if not auth.scopes & READ_SCOPES:
+        raise Denied("This needs the scope audit:read.", needed="audit:read")
+
+
+@router.get(
+    "/audit/events",
+    response={200: EventPage} | PROBLEMS,
+    operation_id="listAuditEvents",
+)
+def list_events(
+    request: HttpRequest, page: Query[Cursor], trace_id: str = "", type: str = ""
+) -> dict[str, Any]:
+    _check_may_read(request)
+    rows = queries.events()
+    if trace_id:
+        rows = rows.filter(trace_id=trace_id)
+    if type:
+        rows = rows.filter(type=type)
+    items, following = cut(rows, page)
+    return {"items": items, "next_cursor": following}
+
+
+@router.post(
+    "/audit/verify", response={200: VerdictOut} | PROBLEMS, operation_id="verifyAudit"
+)
+def verify(request: HttpRequest) -> dict[str, Any]:
+    _check_may_read(request)
+    verdict = services.verify()
+    return {"is_ok": verdict.ok, "size": verdict.size, "problem": verdict.problem or ""}

@@ -1,0 +1,118 @@
+"""The REST API: one `NinjaAPI`, one router per app, one map of errors.
+
+Who is asking is settled before anything of the body is parsed; a stranger gets
+401, never a redirect.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import HttpError, ValidationError
+from ninja.utils import check_csrf
+
+from apps.access import queries as access
+from apps.access import services as access_services
+from apps.access.policies import Authenticated
+from apps.agents.api import router as agents
+from apps.audit.api import router as audit
+from apps.boards.api import router as boards
+from apps.common.errors import (
+    FieldProblem,
+    Invalid,
+    NotFound,
+    PolarError,
+    Unauthenticated,
+)
+from apps.common.middleware import ForeignOrigin, StoreUnavailable, problem
+from apps.extensions.api import router as extensions
+from apps.gateway.api import router as gateway
+from apps.providers.api import router as providers
+from apps.reliability.api import router as reliability
+from apps.runs.api import router as runs
+
+
+def authenticate(request: HttpRequest) -> Authenticated:
+    """Say who is asking: a bearer token before a session.
+
+    Raises: Unauthenticated; ForeignOrigin for a session write without CSRF token.
+    """
+    header = request.headers.get("Authorization", "")
+    if header:
+        scheme, _, raw = header.partition(" ")
+        if scheme.lower() != "bearer" or not raw.strip():
+            raise Unauthenticated("Send the header Authorization: Bearer <token>.")
+        found = access.authenticate(raw.strip())
+        if found.token is not None:
+            access_services.note_use(token=found.token)
+        return found
+    if not request.user.is_authenticated:
+        raise Unauthenticated
+    if check_csrf(request):
+        raise ForeignOrigin("This write carries no valid CSRF token.")
+    return access.authenticated_user(request.user)
+
+
+api = NinjaAPI(
+    title="Polar",
+    version="1",
+    description="Operator-first control plane for AI agents.",
+    auth=authenticate,
+    docs_url=None,
+    openapi_url="/openapi.json",
+    urls_namespace="api",
+)
+for _router in (
+    agents,
+    audit,
+    boards,
+    extensions,
+    gateway,
+    providers,
+    reliability,
+    runs,
+):
+    api.add_router("", _router)
+
+
+@api.exception_handler(PolarError)
+def _polar_error(request: HttpRequest, error: PolarError) -> HttpResponse:
+    return problem(error)
+
+
+@api.exception_handler(ValidationError)
+def _validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    fields = tuple(_field_problem(entry) for entry in error.errors)
+    return problem(Invalid("The request does not match its schema.", fields=fields))
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return problem(NotFound(str(error)))
+    return problem(MalformedBody(str(error)))
+
+
+@api.exception_handler(ObjectDoesNotExist)
+def _missing(request: HttpRequest, error: ObjectDoesNotExist) -> HttpResponse:
+    return problem(NotFound())
+
+
+@api.exception_handler(OperationalError)
+def _store(request: HttpRequest, error: OperationalError) -> HttpResponse:
+    return problem(StoreUnavailable())
+
+
+class MalformedBody(PolarError):
+    """The body cannot be read as JSON."""
+
+    code = "POLAR_BAD_REQUEST"
+    http_status = 400
+
+
+def _field_problem(entry: dict[str, Any]) -> FieldProblem:
+    path = ".".join(str(part) for part in entry.get("loc", ()))
+    return FieldProblem(path, str(entry.get("msg", "")), str(entry.get("type", "")))

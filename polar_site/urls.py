@@ -1,0 +1,35 @@
+"""Every address of the site."""
+
+from django.contrib import admin
+from django.contrib.auth.decorators import login_not_required
+from django.urls import URLPattern, URLResolver, include, path
+
+from apps.reliability import views as reliability
+
+from .api import api
+
+
+def _open_to_tokens(patterns: list[URLPattern]) -> list[URLPattern]:
+    """The API carries its own check, so that it answers 401, not a redirect."""
+    for pattern in patterns:
+        pattern.callback = login_not_required(pattern.callback)
+    return patterns
+
+
+_api_patterns, _api_app, _api_namespace = api.urls
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", reliability.home, name="home"),
+    path("", include("apps.reliability.urls")),
+    path("", include("apps.access.urls")),
+    path("", include("apps.audit.urls")),
+    path("", include("apps.gateway.urls")),
+    path("", include("apps.runs.urls")),
+    path("", include("apps.providers.urls")),
+    path("", include("apps.agents.urls")),
+    path("", include("apps.channels.urls")),
+    path("admin/", admin.site.urls),
+    path(
+        "api/v1/", (_open_to_tokens(_api_patterns), _api_app, _api_namespace)
+    ),
+]
