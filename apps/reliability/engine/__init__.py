@@ -1,0 +1,1 @@
+"""The deep part: the first rows of a fresh install."""

@@ -1,0 +1,19 @@
+"""`manage.py seed_demo`: the first rows of a fresh install."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from apps.reliability.engine import seeding
+
+
+class Command(BaseCommand):
+    help = "Make what a fresh install needs; prints a new operator's password once."
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        seeded = seeding.seed()
+        if seeded.password:
+            self.stdout.write(
+                f"Sign in as:      {seeded.username}\n"
+                f"Password:        {seeded.password}   (shown this once)"
+            )
