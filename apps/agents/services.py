@@ -42,6 +42,24 @@ TICK_LIMIT = 200
 resolve_profile = queries.resolve_profile
 
 
+def start_conversation(
+    *,
+    workspace: Workspace,
+    principal: Principal,
+    channel: str = "web",
+    title: str = "",
+    profile: AgentProfile | None = None,
+) -> Conversation:
+    """Begin a conversation, with an agent of its own or whichever is pinned."""
+    return Conversation.objects.create(
+        workspace=workspace,
+        principal=principal,
+        channel=channel,
+        title=title[:200],
+        profile=profile,
+    )
+
+
 def ensure_conversation(
     *,
     workspace: Workspace,
@@ -54,11 +72,11 @@ def ensure_conversation(
 
     Again: the same channel and key give the same row; without a key, a new one.
     """
-    values = {"principal": principal, "title": title[:200]}
     if not external_key:
-        return Conversation.objects.create(
-            workspace=workspace, channel=channel, **values
+        return start_conversation(
+            workspace=workspace, principal=principal, channel=channel, title=title
         )
+    values = {"principal": principal, "title": title[:200]}
     row, _ = Conversation.objects.get_or_create(
         workspace=workspace,
         channel=channel,

@@ -1,0 +1,238 @@
+"""Turns, traces, profiles and pins over the API."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.http import HttpRequest
+from ninja import Router
+
+from apps.access import queries as access
+from apps.access.models import Principal, Workspace
+from apps.access.policies import caller
+from apps.agents import queries, services
+from apps.agents.models import AgentProfile, Conversation, PinScope, Turn
+from apps.agents.schemas import (
+    EffectivePin,
+    OrchestrateIn,
+    PinIn,
+    PinOut,
+    ProfileDetail,
+    ProfileOut,
+    Scope,
+    TraceOut,
+    TurnStarted,
+)
+from apps.common.errors import FieldProblem, Invalid, NotFound
+from apps.common.schemas import PROBLEMS
+
+router = Router(tags=["agents"])
+
+
+@router.post(
+    "/orchestrate",
+    response={202: TurnStarted} | PROBLEMS,
+    operation_id="orchestrate",
+)
+def orchestrate(
+    request: HttpRequest, body: OrchestrateIn
+) -> tuple[int, dict[str, Any]]:
+    """Start a turn; its run answers it. Follow the trace."""
+    principal = caller(request, "agents:write").principal
+    with transaction.atomic():
+        turn = _start(principal, _session(principal, body.session_id), body)
+    return 202, {
+        "turn_id": turn.id,
+        "session_id": turn.conversation_id,
+        "run_id": turn.run_id,
+        "trace_id": turn.trace_id,
+        "agent": turn.profile.slug,
+        "state": turn.state,
+    }
+
+
+@router.get(
+    "/traces/{trace_id}", response={200: TraceOut} | PROBLEMS, operation_id="getTrace"
+)
+def get_trace(request: HttpRequest, trace_id: str) -> dict[str, Any]:
+    principal = caller(request, "runs:read").principal
+    found = queries.trace(trace_id=trace_id, principal=principal)
+    if not found.bars:
+        raise NotFound("There is no such trace, or it is not yours to see.")
+    return {
+        "trace_id": found.trace_id,
+        "began_at": found.began_at,
+        "duration_ms": found.duration_ms,
+        "micros": found.micros,
+        "turns": [_turn(turn) for turn in found.turns],
+        "bars": list(found.bars),
+    }
+
+
+@router.get(
+    "/profiles",
+    response={200: list[ProfileOut]} | PROBLEMS,
+    operation_id="listProfiles",
+)
+def list_profiles(request: HttpRequest) -> list[dict[str, Any]]:
+    principal = caller(request, "agents:read").principal
+    found = queries.profiles(visible_to=principal)
+    return [_shown(profile) for profile in found[:500]]
+
+
+@router.get(
+    "/profiles/effective",
+    response={200: EffectivePin} | PROBLEMS,
+    operation_id="getEffectivePinnedProfile",
+)
+def get_effective_pinned_profile(
+    request: HttpRequest, session_id: UUID | None = None
+) -> dict[str, Any]:
+    """Say which profile would serve, and which pin or default says so."""
+    principal = caller(request, "agents:read").principal
+    conversation = None
+    if session_id:
+        conversation = queries.get_conversation(
+            conversation_id=session_id, principal=principal
+        )
+    workspace = conversation.workspace if conversation else _workspace_of(principal)
+    found = queries.resolve_profile(
+        workspace=workspace, principal=principal, conversation=conversation
+    )
+    return {
+        "agent": found.profile.slug,
+        "profile_id": found.profile.id,
+        "version": found.profile.version,
+        "source": found.source,
+    }
+
+
+@router.get(
+    "/profiles/{slug}",
+    response={200: ProfileDetail} | PROBLEMS,
+    operation_id="getProfile",
+)
+def get_profile(request: HttpRequest, slug: str) -> dict[str, Any]:
+    principal = caller(request, "agents:read").principal
+    slug = slug.removeprefix("@")
+    profile = queries.profiles(visible_to=principal).filter(slug=slug).first()
+    if profile is None:
+        raise NotFound(f"There is no agent @{slug}, or it is not yours to see.")
+    return _shown(profile) | {"system_prompt": profile.system_prompt}
+
+
+@router.put(
+    "/profile-pins",
+    response={200: PinOut} | PROBLEMS,
+    operation_id="pinProfileForScope",
+)
+def pin_profile_for_scope(request: HttpRequest, body: PinIn) -> dict[str, Any]:
+    principal = caller(request, "agents:write").principal
+    workspace = _workspace_of_pin(principal, body.scope, body.scope_id)
+    profile = queries.get_profile(workspace=workspace, slug=body.agent)
+    key = _key(principal, workspace, body.scope, body.scope_id)
+    pin = services.pin(by=principal, scope=body.scope, key=key, profile=profile)
+    return {
+        "scope": pin.scope,
+        "scope_id": pin.key,
+        "agent": pin.profile_slug,
+        "profile_id": profile.id,
+    }
+
+
+@router.delete(
+    "/profile-pins",
+    response={204: None} | PROBLEMS,
+    operation_id="unpinProfileForScope",
+)
+def unpin_profile_for_scope(
+    request: HttpRequest, scope: Scope, scope_id: UUID | None = None
+) -> tuple[int, None]:
+    principal = caller(request, "agents:write").principal
+    workspace = _workspace_of_pin(principal, scope, scope_id)
+    key = _key(principal, workspace, scope, scope_id)
+    services.unpin(by=principal, scope=scope, key=key, workspace=workspace)
+    return 204, None
+
+
+def _session(principal: Principal, session_id: UUID | None) -> Conversation:
+    if session_id:
+        return queries.get_conversation(conversation_id=session_id, principal=principal)
+    return services.start_conversation(
+        workspace=_workspace_of(principal), principal=principal, channel="api"
+    )
+
+
+def _start(
+    principal: Principal, conversation: Conversation, body: OrchestrateIn
+) -> Turn:
+    return services.start_turn(
+        conversation=conversation,
+        principal=principal,
+        text=body.text,
+        profile=_profile(conversation.workspace, body.agent),
+        trigger="api",
+    )
+
+
+def _profile(workspace: Workspace, slug: str) -> AgentProfile | None:
+    return queries.get_profile(workspace=workspace, slug=slug) if slug else None
+
+
+def _workspace_of(principal: Principal) -> Workspace:
+    workspace = access.workspaces_of(principal).first()
+    if workspace is None:
+        raise NotFound("You belong to no workspace yet.")
+    return workspace
+
+
+def _workspace_of_pin(
+    principal: Principal, scope: str, scope_id: UUID | None
+) -> Workspace:
+    if scope == PinScope.SESSION and scope_id:
+        return queries.get_conversation(
+            conversation_id=scope_id, principal=principal
+        ).workspace
+    if scope == PinScope.WORKSPACE and scope_id:
+        workspace = access.workspaces_of(principal).filter(id=scope_id).first()
+        if workspace is None:
+            raise NotFound("There is no such workspace, or it is not yours to see.")
+        return workspace
+    return _workspace_of(principal)
+
+
+def _key(
+    principal: Principal, workspace: Workspace, scope: str, scope_id: UUID | None
+) -> str:
+    """A user pin without an id is one's own; a workspace's is the caller's."""
+    if scope == PinScope.SESSION and scope_id is None:
+        problem = FieldProblem("scopeId", "missing", "the id of a session")
+        raise Invalid("This pin needs a session.", fields=(problem,))
+    own = {PinScope.USER: principal.id, PinScope.WORKSPACE: workspace.id}
+    return str(scope_id or own.get(PinScope(scope), ""))
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    return {
+        "id": turn.id,
+        "session_id": turn.conversation_id,
+        "run_id": turn.run_id,
+        "agent": turn.profile.slug,
+        "state": turn.state,
+        "reason": turn.reason,
+        "message": turn.message_text,
+        "answer": turn.answer_text,
+        "header": turn.header,
+        "created_at": turn.created_at,
+        "finished_at": turn.finished_at,
+    }
+
+
+def _shown(profile: AgentProfile) -> dict[str, Any]:
+    """The fields of ProfileOut that are columns, and the two that are not."""
+    columns = {field.name for field in AgentProfile._meta.concrete_fields}
+    named = columns & set(ProfileOut.model_fields) - {"pinned_model"}
+    return {name: getattr(profile, name) for name in named} | {
+        "pinned_model": str(profile.pinned_model or ""),
+        "fallback_provider_ids": profile.fallbacks,
+    }

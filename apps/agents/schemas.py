@@ -1,0 +1,110 @@
+"""Shapes of turns, traces, profiles and pins in the API."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from apps.common.schemas import In, Out
+
+Scope = Literal["session", "user", "workspace", "global"]
+
+
+class OrchestrateIn(In):
+    text: str = Field(min_length=1, max_length=200_000)
+    agent: str = Field("", max_length=33)
+    session_id: UUID | None = None
+
+
+class TurnStarted(Out):
+    turn_id: UUID
+    session_id: UUID
+    run_id: UUID
+    trace_id: str
+    agent: str
+    state: str
+
+
+class TurnOut(Out):
+    id: UUID
+    session_id: UUID
+    run_id: UUID
+    agent: str
+    state: str
+    reason: str
+    message: str
+    answer: str
+    header: dict[str, Any]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class BarOut(Out):
+    kind: str
+    id: str
+    parent_id: str
+    depth: int
+    label: str
+    state: str
+    reason: str
+    lane: str
+    offset_ms: int
+    duration_ms: int
+    tokens_in: int
+    tokens_out: int
+    micros: int
+    facts: dict[str, Any]
+
+
+class TraceOut(Out):
+    trace_id: str
+    began_at: datetime | None
+    duration_ms: int
+    micros: int
+    turns: list[TurnOut]
+    bars: list[BarOut]
+
+
+class ProfileOut(Out):
+    id: UUID
+    slug: str
+    title: str
+    description: str
+    lane: str
+    pinned_model: str
+    fallback_provider_ids: list[dict[str, Any]]
+    allowed_capabilities: list[str]
+    allowed_handoff_targets: list[str]
+    max_tool_calls: int
+    max_turns: int
+    max_depth: int
+    context_window_tokens: int
+    max_output_tokens: int
+    safety_mode: str
+    version: int
+    is_active: bool
+
+
+class ProfileDetail(ProfileOut):
+    system_prompt: str
+
+
+class PinIn(In):
+    scope: Scope
+    scope_id: UUID | None = None
+    agent: str = Field(min_length=2, max_length=33)
+
+
+class PinOut(Out):
+    scope: str
+    scope_id: str
+    agent: str
+    profile_id: UUID
+
+
+class EffectivePin(Out):
+    agent: str
+    profile_id: UUID
+    version: int
+    source: str
