@@ -1,7 +1,5 @@
 """Plugs the run machinery in: the doorbell, the gateway's decisions, the clock."""
 
-from importlib.util import find_spec
-
 from django.apps import AppConfig
 from django.conf import settings
 
@@ -12,8 +10,6 @@ class RunsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        if find_spec("apps.audit.services") is None:
-            return
         # Models exist only now, so these cannot be imported above.
         from apps.audit import services as audit
         from apps.gateway import ports as gateway_ports
