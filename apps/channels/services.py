@@ -44,11 +44,7 @@ def set_account_state(*, by: Principal, account: Account, state: str) -> None:
 
 @transaction.atomic
 def send_message(
-    *,
-    by: Principal,
-    conversation: Conversation,
-    text: str,
-    profile: AgentProfile | None = None,
+    *, by: Principal, conversation: Conversation, text: str
 ) -> Turn:
     """Hand a person's message to the agent of a conversation.
 
@@ -62,7 +58,6 @@ def send_message(
         conversation=conversation,
         principal=by,
         text=_checked(text),
-        profile=profile,
         trigger="message",
     )
 
@@ -74,14 +69,19 @@ def start_conversation(
     """Begin a conversation with an agent, with its first message.
 
     Raises: as `send_message`; then no conversation is left behind."""
-    conversation = agents.start_conversation(
-        workspace=profile.workspace,
+    workspace = profile.workspace
+    conversation = agents.ensure_conversation(
+        workspace=workspace,
         principal=by,
-        channel="web",
-        title=_checked(text)[:TITLE_LENGTH],
-        profile=profile,
+        channel=queries.WEB_SLUG,
+        title=" ".join(_checked(text).split())[:TITLE_LENGTH],
     )
-    send_message(by=by, conversation=conversation, text=text, profile=profile)
+    usual = agents.resolve_profile(
+        workspace=workspace, principal=by, conversation=conversation
+    )
+    if usual.profile.id != profile.id:
+        agents.pin(by=by, scope="session", key=str(conversation.id), profile=profile)
+    send_message(by=by, conversation=conversation, text=text)
     return conversation
 
 

