@@ -2,6 +2,17 @@ from django.apps import AppConfig
 
 
 class ExtensionsConfig(AppConfig):
+    """Runs what is not ours to write, and what is, under the same rules."""
+
     name = "apps.extensions"
     label = "extensions"
-    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # Models exist only now, so these cannot be imported above.
+        from . import ports
+        from .adapters.native import NativeRunner
+        from .engine import builtin
+
+        ports.plug_runner("plugin", NativeRunner())
+        for tool in builtin.TOOLS:
+            ports.native_tools.register(tool)

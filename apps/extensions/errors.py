@@ -1,0 +1,56 @@
+"""How a tool fails, as agents and people are told. Decided by type, never by words.
+
+NotFound
+  ToolUnavailable        there is no such tool here, or nothing runs it
+UpstreamError
+  ToolMisconfigured      it cannot work until somebody changes its set-up
+  ToolTransientError     it failed this time; trying again may help
+Invalid
+  ToolValidationError    the arguments are wrong; fields say where
+PolarError
+  InternalContractBug    our own fault; never shown as "not available"
+Conflict
+  ReviewMissing          this form of the extension was not reviewed
+"""
+
+from typing import Any
+
+from apps.common.errors import Conflict, Invalid, NotFound, PolarError, UpstreamError
+
+
+class ToolUnavailable(NotFound):
+    """There is no such tool here."""
+
+    code = "POLAR_EXTENSION_NOT_INSTALLED"
+
+
+class ToolMisconfigured(UpstreamError):
+    """The tool cannot work until somebody changes its set-up."""
+
+    def __init__(self, detail: str = "", **facts: Any) -> None:
+        super().__init__(detail, permanent=True, **facts)
+
+
+class ToolTransientError(UpstreamError):
+    """The tool failed this time; trying again may help."""
+
+
+class ToolValidationError(Invalid):
+    """The arguments do not fit the tool."""
+
+
+class InternalContractBug(PolarError):
+    """A tool of ours broke its own contract."""
+
+    code = "POLAR_RUNTIME_EXECUTION_ERROR"
+    http_status = 502
+
+
+class AdapterMissing(ToolMisconfigured):
+    """Nothing is plugged in that could run this extension."""
+
+    code = "POLAR_EXTENSION_ADAPTER_MISSING"
+
+
+class ReviewMissing(Conflict):
+    """This form of the extension has no approved review."""

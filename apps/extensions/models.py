@@ -1,0 +1,205 @@
+"""Extensions, what they offer, and the forms of them that were reviewed."""
+
+from typing import Any, Self
+
+from django.db import models
+from django.db.models import F, Q
+
+from apps.audit import ports as audit_ports
+from apps.common.models import AppendOnly, Row
+from apps.common.states import Transitions
+from apps.gateway.ports import Risk
+
+audit_ports.declare(
+    "extension.installed",
+    "extension.reviewed",
+    "extension.upgraded",
+    "extension.enabled",
+    "extension.disabled",
+    "extension.revoked",
+)
+
+
+class ExtensionType(models.TextChoices):
+    SKILL = "skill"
+    MCP = "mcp"
+    PLUGIN = "plugin"
+
+
+class Trust(models.TextChoices):
+    """How far an extension is let; each level runs isolated."""
+
+    SANDBOXED = "sandboxed"
+    REVIEWED = "reviewed"
+    TRUSTED = "trusted"
+    BLOCKED = "blocked"
+
+
+class Lifecycle(models.TextChoices):
+    PENDING_INSTALL = "pending_install"
+    INSTALLED = "installed"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    REMOVED = "removed"
+
+
+T, L = Trust, Lifecycle
+TRUST_TRANSITIONS = Transitions(
+    "extension_trust",
+    initial=T.SANDBOXED,
+    table={
+        T.SANDBOXED: [T.REVIEWED, T.TRUSTED, T.BLOCKED],
+        T.REVIEWED: [T.SANDBOXED, T.TRUSTED, T.BLOCKED],
+        T.TRUSTED: [T.SANDBOXED, T.REVIEWED, T.BLOCKED],
+        T.BLOCKED: [T.SANDBOXED, T.REVIEWED, T.TRUSTED],
+    },
+)
+LIFECYCLE_TRANSITIONS = Transitions(
+    "extension_lifecycle",
+    initial=L.PENDING_INSTALL,
+    table={
+        L.PENDING_INSTALL: [L.INSTALLED, L.REMOVED],
+        L.INSTALLED: [L.ENABLED, L.REMOVED],
+        L.ENABLED: [L.DISABLED],
+        L.DISABLED: [L.ENABLED, L.REMOVED],
+        L.REMOVED: [L.PENDING_INSTALL],
+    },
+)
+
+
+class Extension(Row):
+    """A skill, MCP server or plugin, with its trust and its state."""
+
+    ext_id = models.SlugField(max_length=80, unique=True)
+    type = models.CharField(max_length=8, choices=ExtensionType.choices)
+    title = models.CharField(max_length=160)
+    description = models.TextField(blank=True)
+    trust = models.CharField(max_length=12, choices=T.choices, default=T.SANDBOXED)
+    trust_reason = models.CharField(max_length=300, blank=True)
+    trust_by = models.CharField(max_length=160, blank=True)
+    trust_at = models.DateTimeField(null=True, blank=True)
+    lifecycle = models.CharField(
+        max_length=16, choices=L.choices, default=L.PENDING_INSTALL
+    )
+    version = models.CharField(max_length=40, blank=True)
+    definition_hash = models.CharField(max_length=64, blank=True)
+    reviewed_hash = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(type__in=ExtensionType.values), name="extension_type"
+            ),
+            models.CheckConstraint(
+                condition=Q(trust__in=T.values), name="extension_trust"
+            ),
+            models.CheckConstraint(
+                condition=Q(lifecycle__in=L.values), name="extension_lifecycle"
+            ),
+            models.CheckConstraint(
+                condition=~Q(trust=T.BLOCKED) | ~Q(trust_reason=""),
+                name="extension_blocked_has_reason",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.ext_id
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether this is, to the letter, what was reviewed."""
+        return bool(self.reviewed_hash) and self.definition_hash == self.reviewed_hash
+
+
+class CapabilityQuerySet(models.QuerySet[Any]):
+    def offerable(self) -> Self:
+        """Keep what a model may be shown: reviewed, enabled, of known risk."""
+        return self.filter(
+            ~Q(extension__trust=T.BLOCKED),
+            ~Q(risk_level="unknown"),
+            extension__lifecycle=L.ENABLED,
+            extension__definition_hash=F("extension__reviewed_hash"),
+            is_current=True,
+        )
+
+
+class Capability(Row):
+    """One thing an extension can do, and what it can do to the world."""
+
+    extension = models.ForeignKey(
+        Extension, models.CASCADE, related_name="capabilities"
+    )
+    capability_id = models.CharField(max_length=120)
+    alias = models.CharField(max_length=64, unique=True)
+    title = models.CharField(max_length=160)
+    description = models.TextField(blank=True)
+    input_schema = models.JSONField(default=dict)
+    output_schema = models.JSONField(default=dict, blank=True)
+    risk_level = models.CharField(max_length=12, default="unknown")
+    side_effects = models.CharField(max_length=12, default="none")
+    data_egress = models.CharField(max_length=12, default="none")
+    risk_reason = models.CharField(max_length=300, blank=True)
+    is_current = models.BooleanField(default=True)
+
+    objects = CapabilityQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "capabilities"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["extension", "capability_id"], name="capability_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    risk_level__in=["read", "write", "destructive", "unknown"],
+                    side_effects__in=["none", "internal", "external"],
+                    data_egress__in=["none", "network"],
+                ),
+                name="capability_risk",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.extension.ext_id}/{self.capability_id}"
+
+    @property
+    def risk(self) -> Risk:
+        return Risk(self.risk_level, self.side_effects, self.data_egress)
+
+
+class Version(AppendOnly):
+    """One form that an extension has had, kept so that forms can be compared."""
+
+    extension = models.ForeignKey(Extension, models.CASCADE, related_name="versions")
+    version = models.CharField(max_length=40, blank=True)
+    definition_hash = models.CharField(max_length=64)
+    definition = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["extension", "definition_hash"], name="version_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.extension_id} {self.version} {self.definition_hash[:12]}"
+
+
+class Review(AppendOnly):
+    """A verdict on exactly one form of an extension."""
+
+    extension = models.ForeignKey(Extension, models.CASCADE, related_name="reviews")
+    definition_hash = models.CharField(max_length=64)
+    is_approved = models.BooleanField()
+    trust = models.CharField(max_length=12, choices=T.choices)
+    reason = models.CharField(max_length=300)
+    reviewer = models.CharField(max_length=160)
+
+    def __str__(self) -> str:
+        verdict = "approved" if self.is_approved else "rejected"
+        return f"{verdict} {self.definition_hash[:12]} by {self.reviewer}"
