@@ -18,7 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,6 +32,9 @@ STAMP = VENV / ".installed.json"
 VAR = ROOT / "var"
 LOGS = VAR / "log"
 SUPERVISOR_LOG = LOGS / "supervisord.log"
+
+#: Waits so many seconds; only `common.clock` may read the time.
+pause = threading.Event().wait
 
 #: How long the web process may take to answer first. Units: seconds.
 READY_SECONDS = 120
@@ -79,7 +82,7 @@ def install(name: str) -> None:
         if not subprocess.run([*pip, "--require-hashes", "-r", lock]).returncode:
             break
         say(f"pip did not finish (attempt {attempt} of 3).")
-        time.sleep(attempt)
+        pause(attempt)
     else:
         stop_with("the requirements could not be installed; run the command again.")
     names = ["base", "dev"] if name == "dev" else [name]
@@ -332,9 +335,10 @@ def supervise(said: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask_to_stop)
-    until = time.monotonic() + READY_SECONDS
-    while runner.poll() is None and not is_up() and time.monotonic() < until:
-        time.sleep(0.3)
+    for _ in range(3 * READY_SECONDS):
+        if runner.poll() is not None or is_up():
+            break
+        pause(1 / 3)
     announce(up=runner.poll() is None and is_up(), said=said)
     return follow(runner, start)
 
@@ -347,7 +351,7 @@ def follow(runner: "subprocess.Popen[bytes]", position: int) -> int:
             for line in log:
                 if " CRIT " not in line:
                     say(line.rstrip())
-            time.sleep(0.5)
+            pause(0.5)
     say("Stopped.")
     return 0
 
