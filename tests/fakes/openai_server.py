@@ -6,6 +6,7 @@ The model name may carry the mode: "mode:429" wins over the server's own.
 """
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ class FakeOpenAI(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 256
 
     def __init__(self, mode: str = "ok", models: tuple[str, ...] = ("fake-1",)) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -98,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
     # --- failures before an answer --------------------------------------------
 
     def _mode_refused(self, body: Any) -> None:
-        self.connection.close()
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     def _mode_401(self, body: Any) -> None:
         key = self.headers.get("authorization", "")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 
+import httpx
 import httpx2
 
 from apps.common import clock
@@ -115,7 +116,7 @@ class WatchedTransport(httpx2.AsyncBaseTransport):
         except TimeoutError as error:
             watch.trip("timeout_first_byte", f"silent for {limits.first_byte:g} s")
             raise httpx2.ReadTimeout(watch.detail, request=request) from error
-        except (httpx2.ConnectError, OSError, Denied) as error:
+        except (httpx2.ConnectError, httpx.ConnectError, OSError, Denied) as error:
             watch.trip("network", f"cannot reach the server: {error}")
             raise httpx2.ConnectError(watch.detail, request=request) from error
         return httpx2.Response(

@@ -20,7 +20,13 @@ from google.genai.types import HttpRetryOptions
 from openai import AsyncOpenAI
 from pydantic_ai import direct
 from pydantic_ai.exceptions import AgentRunError, UserError
-from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import (
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
 from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.google import GoogleModel
@@ -60,7 +66,7 @@ class WireAdapter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._models: dict[tuple[str, int, str], Model[Any]] = {}
+        self._models: dict[tuple[str, ...], Model[Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -81,7 +87,8 @@ class WireAdapter:
         return answer
 
     def _model(self, target: Target, name: str) -> Model[Any]:
-        wanted = (target.provider_id, target.revision, name)
+        revision = f"{target.revision}:{target.kind}:{target.base_url}"
+        wanted = (target.provider_id, revision, name)
         with self._lock:
             found = self._models.get(wanted)
             if found is None:
@@ -171,9 +178,21 @@ async def _stream(
             if text and call.on_delta is not None:
                 deltas.put(text)
         response = stream.get()
-    if response.finish_reason is None and b"[DONE]" not in watch.tail:
+    if not _is_whole(model, response, watch):
         raise ValueError("the stream ended before the answer did")
     return translate.answer(response, call, ttft_ms)
+
+
+def _is_whole(model: Model[Any], response: ModelResponse, watch: Watch) -> bool:
+    """Tell a finished answer from half of one.
+
+    For chat completions the library reports "stop" even when no chunk said so;
+    the server's own word is in the details.
+    """
+    if isinstance(model, OpenAIChatModel):
+        said = "finish_reason" in (response.provider_details or {})
+        return said or b"[DONE]" in watch.tail
+    return response.finish_reason is not None
 
 
 def _text_of(event: object) -> str:
