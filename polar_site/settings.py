@@ -19,7 +19,7 @@ environ.Env.read_env(BASE_DIR / ".env")
 
 def secret(name: str, how: str) -> str:
     """Read a secret that must be set."""
-    value = env.str(name, default="")
+    value: str = env.str(name, default="")
     if not value:
         raise ImproperlyConfigured(
             f"{name} is not set. Put it into .env; make one with: {how}"
@@ -197,6 +197,7 @@ else:
     }
 
 REDIS_URL = env.str("REDIS_URL", default="")
+CELERY_APP = "polar_site.celery.app"
 
 # --- Keys, witness, sink ----------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Refusals of this app.
 
-    Denied
-      RoleRequired    the role does not reach
-      ScopeRequired   the token's scope does not reach
+Denied
+  RoleRequired    the role does not reach
+  ScopeRequired   the token's scope does not reach
 """
 
 from apps.common.errors import Denied

@@ -12,7 +12,7 @@ from apps.common import clock, ids
 from apps.common.actor import Actor
 from apps.common.models import Row
 
-EVENTS = audit_ports.declare(
+audit_ports.declare(
     "user.created",
     "token.issued",
     "token.revoked",
@@ -120,7 +120,7 @@ class WorkspaceQuerySet(models.QuerySet[Any]):
         if principal.kind == PrincipalKind.SYSTEM:
             return self
         if principal.kind == PrincipalKind.HUMAN:
-            mine = Membership.objects.filter(user_id=principal.user_id)
+            mine = Membership.objects.filter(user__principal=principal)
             return self.filter(workspace__in=mine.values("workspace"))
         return self.filter(workspace_id=principal.workspace_id)
 

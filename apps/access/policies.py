@@ -40,16 +40,14 @@ def covers(held: frozenset[str], wanted: frozenset[str]) -> bool:
     """Tell whether every wanted scope is inside the held ones."""
     if EVERYTHING in held:
         return True
-    return all(
-        scope in held or f"{scope.split(':')[0]}:*" in held for scope in wanted
-    )
+    return all(scope in held or f"{scope.split(':')[0]}:*" in held for scope in wanted)
 
 
 def role_of(principal: Principal, workspace: Workspace) -> str:
     """Return the principal's role in a workspace, or ""."""
     if principal.kind != PrincipalKind.HUMAN:
         return ""
-    found = Membership.objects.filter(user_id=principal.user_id, workspace=workspace)
+    found = Membership.objects.filter(user__principal=principal, workspace=workspace)
     return found.values_list("role", flat=True).first() or ""
 
 

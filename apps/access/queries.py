@@ -79,8 +79,8 @@ def workspaces_of(principal: Principal) -> QuerySet[Workspace]:
     if principal.kind == PrincipalKind.SYSTEM:
         return Workspace.objects.order_by("slug")
     if principal.kind == PrincipalKind.HUMAN:
-        mine = Membership.objects.filter(user_id=principal.user_id)
+        mine = Membership.objects.filter(user__principal=principal)
         return Workspace.objects.filter(id__in=mine.values("workspace")).order_by(
             "slug"
         )
-    return Workspace.objects.filter(id=principal.workspace_id)
+    return Workspace.objects.filter(principal=principal)

@@ -17,7 +17,7 @@ from .models import Membership, Principal, PrincipalKind, Role, Token, User, Wor
 from .policies import EVERYTHING, check_role, covers
 from .queries import DEFAULT_SLUG, token_digest
 
-UI_SECRET_NAME = "POLAR_UI_API_SECRET"
+FROM_ENVIRONMENT = "POLAR_UI_API_SECRET"
 #: Shorter secrets can be guessed. Units: characters, at ≥ 5 bits each.
 SHORTEST_UI_SECRET = 26
 
@@ -166,9 +166,9 @@ def sync_ui_secret(*, secret: str) -> Token | None:
     system = system_principal()
     if secret and len(secret) < SHORTEST_UI_SECRET:
         raise Invalid(
-            f"{UI_SECRET_NAME} is too short to be safe.",
+            f"{FROM_ENVIRONMENT} is too short to be safe.",
             fields=(
-                FieldProblem(UI_SECRET_NAME, "too short", "at least 26 characters"),
+                FieldProblem(FROM_ENVIRONMENT, "too short", "at least 26 characters"),
             ),
         )
     digest = token_digest(secret) if secret else ""
@@ -180,7 +180,7 @@ def sync_ui_secret(*, secret: str) -> Token | None:
         digest=digest,
         defaults={
             "principal": system,
-            "name": UI_SECRET_NAME,
+            "name": FROM_ENVIRONMENT,
             "scopes": [EVERYTHING],
             "source": "env",
         },
@@ -190,7 +190,7 @@ def sync_ui_secret(*, secret: str) -> Token | None:
             type="token.issued",
             actor=system.actor,
             subject=("token", str(token.id)),
-            data={"name": UI_SECRET_NAME, "scopes": [EVERYTHING], "for": system.key},
+            data={"name": FROM_ENVIRONMENT, "scopes": [EVERYTHING], "for": system.key},
         )
     return token
 

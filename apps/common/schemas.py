@@ -42,9 +42,9 @@ class Problem(Out):
 
 
 #: What every operation may answer besides its own result.
-PROBLEMS: dict[Any, Any] = {
-    status: Problem for status in (400, 401, 402, 403, 404, 409, 413, 422, 429, 503)
-}
+PROBLEMS: dict[Any, Any] = dict.fromkeys(
+    (400, 401, 402, 403, 404, 409, 413, 422, 429, 503), Problem
+)
 
 
 class Cursor(Schema):

@@ -1,15 +1,15 @@
 """What the pipeline refuses.
 
-    Denied
-      CapabilityDenied   scope or risk does not allow it (reasonCode says which)
-      LoopGuardTripped   the call tree has gone round too often
-      PermitRefused      an adapter has no permit, or it is spent
-    Invalid
-      ContractBroken     the request or the answer does not match its contract
-    UpstreamError
-      OutcomeUnknown     it may have happened; an operator settles it
-    Conflict
-      KeyReused          one idempotency key, two sets of arguments
+Denied
+  CapabilityDenied   scope or risk does not allow it (reasonCode says which)
+  LoopGuardTripped   the call tree has gone round too often
+  PermitRefused      an adapter has no permit, or it is spent
+Invalid
+  ContractBroken     the request or the answer does not match its contract
+UpstreamError
+  OutcomeUnknown     it may have happened; an operator settles it
+Conflict
+  KeyReused          one idempotency key, two sets of arguments
 """
 
 from apps.common.errors import Conflict, Denied, Invalid, NotGranted, UpstreamError

@@ -13,7 +13,7 @@ from apps.common.states import Transitions
 
 from .ports import CallKind, EffectClass
 
-EVENTS = audit_ports.declare(
+audit_ports.declare(
     "call.denied",
     "call.started",
     "call.settled",

@@ -7,15 +7,18 @@ an effect starts.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
 from django.db import connection, models
 
-from apps.access.models import Principal
 from apps.common import canonical
 
 from .errors import PermitRefused
+
+if TYPE_CHECKING:
+    # Plugged in at start-up, before any model may be loaded.
+    from apps.access.models import Principal
 
 Json = dict[str, Any]
 
@@ -151,7 +154,12 @@ class Permit:
 
 def check_outside_transaction() -> None:
     """Refuse to send while a transaction is open (rule R9)."""
-    if any(not block._from_testcase for block in connection.atomic_blocks):
+    open_blocks = [
+        block
+        for block in connection.atomic_blocks
+        if not getattr(block, "_from_testcase", False)
+    ]
+    if open_blocks:
         raise RuntimeError("nothing is sent from inside a transaction")
 
 
@@ -167,7 +175,7 @@ class CallRequest:
 
     kind: CallKind
     capability: str
-    principal: Principal
+    principal: "Principal"
     workspace_id: UUID
     arguments: Json
     perform: Callable[[Permit], Result]

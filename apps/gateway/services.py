@@ -100,7 +100,7 @@ def decide_approval(
     Raises: Denied for agents, below approver, or for one's own destructive act
     while somebody else could decide; Conflict when already decided.
     """
-    asked = (
+    asked: ApprovalRequest | None = (
         ApprovalRequest.objects.select_related("workspace", "call", "requester")
         .filter(id=approval_id)
         .first()
@@ -302,4 +302,3 @@ def _record_grant(row: Grant, by: Principal, type: str) -> None:
         reason=row.reason,
         data={"kind": str(row.kind), "capabilities": list(row.capabilities)},
     )
-

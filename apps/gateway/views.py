@@ -107,7 +107,9 @@ def _halts_context(request: HttpRequest) -> dict[str, Any]:
     return {
         "halts": queries.halts(),
         "lifted": Halt.objects.exclude(lifted_at=None).order_by("-id")[:SHOWN],
-        "still_running": calls.filter(state=CallState.EXECUTING).order_by("-id")[:SHOWN],
+        "still_running": calls.filter(state=CallState.EXECUTING).order_by("-id")[
+            :SHOWN
+        ],
         "scopes": SCOPES,
     }
 

@@ -8,9 +8,12 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 
+from apps.audit import queries as audit_queries
 from apps.audit import services as audit
+from apps.audit.errors import NoWitness
+from apps.audit.models import Event
 from apps.common import canonical, clock, failpoints, redaction
-from apps.common.errors import Conflict, PolarError
+from apps.common.errors import Conflict, PolarError, UpstreamError
 from apps.gateway.errors import KeyReused, OutcomeUnknown, PermitRefused
 from apps.gateway.models import (
     CALL_TRANSITIONS,
@@ -28,6 +31,8 @@ from .stages import halt
 CAREFUL = frozenset({EffectClass.RECONCILABLE, EffectClass.NON_REPEATABLE})
 #: Effects whose start is itself recorded, so that a lost future can be seen.
 RECORDED_START = CAREFUL | {EffectClass.KEYED}
+#: How long a start may wait for its seal.
+SEAL_SECONDS = 10.0
 #: A call without a run that started longer ago has been lost.
 LONGEST_CALL = timedelta(minutes=10)
 
@@ -138,16 +143,33 @@ def start(call: Call, request: CallRequest) -> None:
         locks.share(halt.scopes_of(request))
         halt.check_request(request)
         now = clock.now()
-        if not move(
-            call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now
-        ):
+        if not move(call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now):
             raise PermitRefused("This call was already started or withdrawn.")
         call.state, call.started_at = CallState.EXECUTING, now
+        started = None
         if request.effect_class in RECORDED_START:
-            record(call, request, "call.started", data={})
-    if request.effect_class == EffectClass.NON_REPEATABLE:
-        audit.seal_all()
+            started = record(call, request, "call.started", data={})
+    if started is not None and request.effect_class == EffectClass.NON_REPEATABLE:
+        _wait_until_sealed(started.id)
     failpoints.reach("call.executing")
+
+
+def _wait_until_sealed(event_id: UUID) -> None:
+    """A start that nobody may repeat is witnessed before anything is sent.
+
+    Where this host has no witness, the clock's host seals it.
+    Raises: UpstreamError when that does not happen in time; nothing was sent.
+    """
+    deadline = clock.monotonic() + SEAL_SECONDS
+    while True:
+        try:
+            audit.seal_all()
+        except NoWitness:
+            clock.sleep(0.1)
+        if audit_queries.is_sealed(event_id):
+            return
+        if clock.monotonic() > deadline:
+            raise UpstreamError("The log was not sealed in time; nothing was sent.")
 
 
 def succeed(call: Call, request: CallRequest, output: Any, usage: Usage) -> None:
@@ -240,8 +262,8 @@ def _usage_fields(usage: Usage) -> dict[str, int]:
 
 def record(
     call: Call, request: CallRequest, type: str, *, data: dict[str, Any]
-) -> None:
-    audit.record(
+) -> Event:
+    return audit.record(
         type=type,
         actor=request.principal.actor,
         subject=("call", str(call.id)),
@@ -260,4 +282,3 @@ def record(
             **data,
         },
     )
-

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from apps.audit import services as audit
 from apps.common import canonical, clock, failpoints, ids, redaction
 from apps.common.errors import ApprovalRequired, Conflict, Invalid, PolarError
 from apps.gateway.errors import OutputBroken
@@ -24,7 +25,6 @@ from apps.gateway.models import (
     Setting,
 )
 from apps.gateway.ports import CallRequest, Permit, Usage
-from apps.audit import services as audit
 
 from . import ledger
 from .decision import Decision

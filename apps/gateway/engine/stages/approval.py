@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from apps.common import canonical
 from apps.common.errors import ApprovalRequired
@@ -51,7 +51,7 @@ def binding_of(decision: Decision) -> str:
 def find_grant(decision: Decision) -> Grant | None:
     """Return the first live grant that covers the call."""
     request = decision.request
-    live = Grant.objects.filter(
+    live: QuerySet[Grant] = Grant.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=decision.now),
         Q(principal__isnull=True) | Q(principal_id=request.principal.id),
         Q(workspace__isnull=True) | Q(workspace_id=request.workspace_id),
