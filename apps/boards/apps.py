@@ -2,6 +2,7 @@ from django.apps import AppConfig
 
 
 class BoardsConfig(AppConfig):
+    """Shows what is to be done, and what became of it."""
+
     name = "apps.boards"
     label = "boards"
-    default_auto_field = "django.db.models.BigAutoField"
