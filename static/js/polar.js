@@ -55,6 +55,15 @@
     if (event.detail.successful) { heardAt = Date.now(); sayHeard(); }
   });
   setInterval(sayHeard, 1000);
+  /* The header's ground is the state of the system, also after a swap. */
+  function tint() {
+    var status = document.getElementById("annunciator");
+    var header = document.getElementById("header");
+    if (!status || !header) { return; }
+    ["ok", "attention", "critical", "doubt"].forEach(function (tone) {
+      header.classList.toggle("is-" + tone, status.dataset.tone === tone);
+    });
+  }
 
   /* ---- chat ---------------------------------------------------------------- */
   function nearEnd() {
@@ -95,6 +104,7 @@
   }
   document.addEventListener("htmx:afterSwap", function (event) {
     prepare(event.detail.elt);
+    tint();
     if (event.detail.target && event.detail.target.matches("[data-follow]")) { toEnd(); }
   });
   document.addEventListener("htmx:afterRequest", function (event) {

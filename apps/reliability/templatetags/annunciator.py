@@ -1,0 +1,57 @@
+"""The header's one sentence about the whole system, on every page."""
+
+from dataclasses import dataclass
+
+from django import template
+from django.db import DatabaseError
+
+from apps.gateway import queries as gateway
+from apps.providers import queries as providers
+from apps.reliability import queries
+
+register = template.Library()
+
+#: How a failed check is said in the header.
+WORDS = {
+    "sqlite_library": "this SQLite library has a known fault",
+    "vault": "the vault is sealed",
+    "workers": "no worker is heard of, runs wait",
+}
+
+
+@dataclass(frozen=True)
+class System:
+    tone: str
+    icon: str
+    head: str
+    text: str
+
+
+@register.simple_tag
+def annunciator() -> System:
+    """Say how things are; an unreadable store is itself the news."""
+    try:
+        return _system()
+    except DatabaseError:
+        return System("critical", "critical", "Down:", "the store cannot be read")
+
+
+def _system() -> System:
+    halts = list(gateway.halts()[:5])
+    if halts:
+        what = ", ".join("everything" if h.scope == "all" else h.scope for h in halts)
+        text = f"{what}, by {halts[0].set_by}: {halts[0].reason}"
+        return System("critical", "halt", "HALTED:", text)
+    troubles = [
+        WORDS.get(check.name, f"{check.name}: {check.detail}")
+        for check in queries.readiness()
+        if not check.is_ok
+    ]
+    troubles += [
+        f"the {lane.lane} lane is down"
+        for lane in providers.lanes_health()
+        if lane.routes and lane.state == "down"
+    ]
+    if troubles:
+        return System("attention", "attention", "Degraded:", "; ".join(troubles))
+    return System("ok", "ok", "All quiet", "")
