@@ -11,7 +11,7 @@ from apps.audit import ports as audit_ports
 from apps.common import clock, ids
 from apps.common.models import Row, SoleRow
 
-EVENTS = audit_ports.declare(
+audit_ports.declare(
     "vault.put",
     "vault.leased",
     "vault.deleted",

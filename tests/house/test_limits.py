@@ -29,7 +29,7 @@ def length(node) -> int:
 
 
 def test_modules_are_short():
-    counts = {s.path: len((ROOT / s.path).read_text().splitlines()) for s in ours()}
+    counts = {s.path: len(lines(s)) for s in ours()}
 
     assert {path: n for path, n in counts.items() if n > LONGEST_MODULE} == {}
 
@@ -51,15 +51,21 @@ def test_bodies_are_short(kinds, longest):
 
 
 def test_functions_take_few_parameters():
+    """As ruff's PLR0913 does; its exceptions carry a reason on their line."""
     many = [
         source.at(node, node.name)
         for source in ours()
         for node in source.of(*FUNCTIONS)
         if len([a for a in parameters(node) if a not in ("self", "cls")])
         > MOST_PARAMETERS
+        and "noqa: PLR0913 (" not in lines(source)[node.lineno - 1]
     ]
 
     assert many == []
+
+
+def lines(source: Source) -> list[str]:
+    return (ROOT / source.path).read_text().splitlines()
 
 
 def parameters(node) -> list[str]:
@@ -68,10 +74,10 @@ def parameters(node) -> list[str]:
 
 
 def test_functions_import_nothing_of_ours():
-    """An AppConfig's ready() is where Django wants such imports."""
+    """Django wants late imports in AppConfig.ready() and in what composes."""
     hidden = [
         source.at(inner, "imports inside a function")
-        for source in ours()
+        for source in sources(ROOT, "apps")
         if source.room != "apps"
         for node in source.of(*FUNCTIONS)
         for inner in ast.walk(node)

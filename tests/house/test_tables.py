@@ -62,7 +62,7 @@ def test_migrations_are_complete():
 
 
 def test_migrations_are_named_by_hand():
-    ours = [p for p in (ROOT / "apps").glob("*/migrations/[0-9]*.py")]
+    ours = list((ROOT / "apps").glob("*/migrations/[0-9]*.py"))
 
     assert [
         path.name for path in ours if re.search(r"_auto_|_initial_\d", path.name)

@@ -1,0 +1,258 @@
+"""The verbs of the vault: put, lease, delete, seal, unseal, status.
+
+`lease` is the secret gate: plaintext exists only inside its `with` block, is known
+to the redactor meanwhile, and each lease leaves an event before it opens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, ProtectedError
+
+from apps.audit import services as audit
+from apps.common import clock, redaction
+from apps.common.actor import Actor
+from apps.common.errors import Conflict, FieldProblem, Invalid
+from apps.common.redaction import SecretStr
+from apps.vault import ports
+from apps.vault.engine import keyring, store
+from apps.vault.engine import verdict as verdicts
+from apps.vault.engine.leased import LeasedSecret
+from apps.vault.engine.store import NewValue
+from apps.vault.engine.verdict import Verdict
+from apps.vault.errors import BadKeyRing, SecretUnreadable
+from apps.vault.models import Key, SealState, Secret
+from apps.vault.queries import count_unreadable, get_secret
+
+#: Longer values are files, not secrets. Units: characters.
+LONGEST_VALUE = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One key of the ring or of the record."""
+
+    kid: str
+    in_ring: bool
+    first: bool
+    encryptions: int
+
+    @property
+    def worn(self) -> bool:
+        """Past half of what a key may encrypt: time to rotate."""
+        return self.encryptions >= store.WARN_ENCRYPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether the vault opens, and if not, why and what helps."""
+
+    state: str
+    reason: str
+    detail: str
+    seal_epoch: int
+    keys: tuple[KeyStatus, ...]
+    secrets: int
+    unreadable: int
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.state == "open" and not self.unreadable
+
+
+@transaction.atomic
+def put(
+    *,
+    by: Actor,
+    name: str,
+    purpose: str,
+    value: str,
+    workspace_id: UUID | None = None,
+) -> Secret:
+    """Store a value under a name, sealed.
+
+    Writes: Secret, Wrap, Key.   Raises: VaultSealed, KeyExhausted, Invalid.
+    Again: the same value changes nothing and leaves no event.
+    """
+    new = NewValue(name, purpose, value, workspace_id)
+    _check_new(new)
+    verdict = verdicts.judge()
+    verdict.require_open()
+    before = Secret.objects.filter(name=name).first()
+    if before is not None and store.holds(before, new, verdict=verdict):
+        return before
+    _adopt_first_key(verdict, by)
+    secret = store.write(new, verdict=verdict)
+    audit.record(
+        type="vault.put",
+        actor=by,
+        subject=("secret", str(secret.id)),
+        workspace_id=workspace_id,
+        data={
+            "name": name,
+            "purpose": purpose,
+            "fingerprint": secret.fingerprint,
+            "kid": verdict.ring.primary.kid,
+            "replaced": before is not None,
+        },
+    )
+    return secret
+
+
+@contextmanager
+def lease(
+    secret_id: UUID, *, purpose: str, by: Actor, run_id: UUID | None = None
+) -> Iterator[SecretStr]:
+    """Give a plaintext for the length of a `with` block.
+
+    Writes: an event, committed before the block starts; no transaction is open
+    inside it.   Raises: VaultSealed, SecretUnreadable, NotFound.
+    """
+    plain = _take(secret_id, purpose=purpose, by=by, run_id=run_id)
+    redaction.register(plain)
+    leased = LeasedSecret(plain)
+    try:
+        yield leased
+    finally:
+        leased.end()
+        redaction.forget(plain)
+
+
+@transaction.atomic
+def delete(*, by: Actor, secret_id: UUID, reason: str = "") -> None:
+    """Remove a secret for good. Works while sealed: a lost key must not keep it.
+
+    Raises: NotFound; Conflict while something still needs it.
+    """
+    secret = get_secret(secret_id)
+    facts = {"name": secret.name, "fingerprint": secret.fingerprint}
+    try:
+        secret.delete()
+    except ProtectedError as error:
+        raise Conflict(f"{facts['name']} is still in use.") from error
+    audit.record(
+        type="vault.deleted",
+        actor=by,
+        subject=("secret", str(secret_id)),
+        workspace_id=secret.workspace_id,
+        reason=reason,
+        data=facts,
+    )
+
+
+@transaction.atomic
+def seal(*, by: Actor, reason: str) -> None:
+    """Close the vault in every process at once. Again: does nothing.
+
+    Every lease reads the seal, so there is nothing to tell the processes.
+    """
+    if not reason.strip():
+        problem = FieldProblem("reason", "empty", "why the vault is sealed")
+        raise Invalid("Sealing needs a reason.", fields=(problem,))
+    if _set_seal(sealed=True, reason=reason):
+        audit.record(type="vault.sealed", actor=by, reason=reason)
+
+
+@transaction.atomic
+def unseal(*, by: Actor, reason: str = "") -> None:
+    """Lift an operator's seal and wake what waited. Again: does nothing.
+
+    Raises: VaultSealed when the ring itself does not open the vault.
+    """
+    verdicts.judge_ring().require_open()
+    if _set_seal(sealed=False, reason=reason):
+        audit.record(type="vault.unsealed", actor=by, reason=reason)
+        ports.ring_unsealed()
+
+
+def status() -> Status:
+    """Tell whether the vault opens, and name what is wrong. Reads only."""
+    verdict = verdicts.judge()
+    seal_state = SealState.objects.first()
+    return Status(
+        state="open" if verdict.is_open else "sealed",
+        reason=str(verdict.why),
+        detail=verdict.detail,
+        seal_epoch=seal_state.seal_epoch if seal_state else 0,
+        keys=_key_statuses(),
+        secrets=Secret.objects.count(),
+        unreadable=count_unreadable(),
+    )
+
+
+def _key_statuses() -> tuple[KeyStatus, ...]:
+    try:
+        kids = keyring.configured().kids
+    except BadKeyRing:
+        kids = []
+    counts = dict(Key.objects.order_by("kid").values_list("kid", "encryptions"))
+    return tuple(
+        KeyStatus(kid, kid in kids, kid == kids[0] if kids else False, count)
+        for kid, count in (dict.fromkeys(kids, 0) | counts).items()
+    )
+
+
+def _take(secret_id: UUID, *, purpose: str, by: Actor, run_id: UUID | None) -> str:
+    """Open the row and write the event; a row that does not open is marked."""
+    failure: SecretUnreadable | None = None
+    with transaction.atomic():
+        verdict = verdicts.judge()
+        verdict.require_open()
+        secret = get_secret(secret_id)
+        plain = ""
+        try:
+            plain = store.read(secret, verdict=verdict)
+        except SecretUnreadable as error:
+            failure = error
+        news = store.mark(secret, readable=failure is None)
+        if failure is None or news:
+            audit.record(
+                type="vault.leased" if failure is None else "vault.unreadable",
+                actor=by,
+                subject=("secret", str(secret_id)),
+                workspace_id=secret.workspace_id,
+                run_id=run_id,
+                reason="" if failure is None else failure.detail,
+                data={"name": secret.name, "purpose": purpose},
+            )
+    if failure is not None:
+        raise failure
+    return plain
+
+
+def _adopt_first_key(verdict: Verdict, by: Actor) -> None:
+    key = verdict.ring.primary
+    if store.adopt(key):
+        audit.record(
+            type="vault.key_adopted",
+            actor=by,
+            subject=("key", key.kid),
+            data={"kcv": key.kcv[:16]},
+        )
+
+
+def _set_seal(*, sealed: bool, reason: str) -> bool:
+    """Turn the seal; True when it turned. Each turn begins a new seal epoch."""
+    SealState.load()
+    return bool(
+        SealState.objects.filter(sealed=not sealed).update(
+            sealed=sealed,
+            reason=reason[:300],
+            seal_epoch=F("seal_epoch") + 1,
+            changed_at=clock.now(),
+        )
+    )
+
+
+def _check_new(new: NewValue) -> None:
+    limits = {"name": 160, "purpose": 160, "value": LONGEST_VALUE}
+    problems = tuple(
+        FieldProblem(name, "empty or too long", f"1 to {limit} characters")
+        for name, limit in limits.items()
+        if not 0 < len(getattr(new, name)) <= limit
+    )
+    if problems:
+        raise Invalid("This secret cannot be stored.", fields=problems)
