@@ -67,9 +67,13 @@ def first_operator(system: Principal, workspace: Workspace) -> Seeded:
 def first_board(system: Principal, workspace: Workspace) -> None:
     if Board.objects.filter(workspace=workspace).exists():
         return
-    board = boards.create_board(by=system, workspace=workspace, title=BOARD_TITLE)
-    for title, description in FIRST_TASKS:
-        boards.create_task(by=system, board=board, title=title, description=description)
+    board = boards.ensure_board(
+        by=system, workspace=workspace, slug="first-steps", title=BOARD_TITLE
+    )
+    for title, body in FIRST_TASKS:
+        boards.upsert_task(
+            by=system, board=board, draft=boards.TaskDraft(title=title, body=body)
+        )
 
 
 def first_schedule(system: Principal, workspace: Workspace) -> None:
