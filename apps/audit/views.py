@@ -55,11 +55,13 @@ def verify(request: HttpRequest) -> HttpResponse:
     verdict = services.verify()
     if verdict.ok:
         messages.success(
-            request, f"The log is whole: {verdict.size} events, root {verdict.root[:16]}."
+            request,
+            f"The log is whole: {verdict.size} events, root {verdict.root[:16]}.",
         )
     else:
         messages.error(
-            request, f"The log is NOT whole, first at {verdict.first_bad}: {verdict.problem}"
+            request,
+            f"The log is NOT whole, first at {verdict.first_bad}: {verdict.problem}",
         )
     return HttpResponseRedirect(reverse("audit:list"))
 

@@ -56,7 +56,8 @@ class Account(Row):
         constraints = [
             models.UniqueConstraint("workspace", "slug", name="channels_account_slug"),
             models.CheckConstraint(
-                condition=Q(state__in=AccountState.values), name="channels_account_state"
+                condition=Q(state__in=AccountState.values),
+                name="channels_account_state",
             ),
         ]
 

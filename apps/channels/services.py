@@ -43,9 +43,7 @@ def set_account_state(*, by: Principal, account: Account, state: str) -> None:
 
 
 @transaction.atomic
-def send_message(
-    *, by: Principal, conversation: Conversation, text: str
-) -> Turn:
+def send_message(*, by: Principal, conversation: Conversation, text: str) -> Turn:
     """Hand a person's message to the agent of a conversation.
 
     Raises: Invalid for an empty or overlong text; AccountPaused; RoleRequired."""

@@ -32,6 +32,7 @@ REFUSED_NETWORKS = tuple(
     )
 )
 
+
 class EgressRefused(Denied):
     """This address may not be reached."""
 

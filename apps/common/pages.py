@@ -24,9 +24,7 @@ def is_partial(request: HttpRequest) -> bool:
     return bool(htmx) and not htmx.boosted
 
 
-def panel(
-    request: HttpRequest, template: str, context: dict[str, Any]
-) -> HttpResponse:
+def panel(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
     """Answer with a panel, or 204 when the asker has seen exactly this.
 
     Shape: the template writes `?seen={{ seen }}` into its own hx-get."""

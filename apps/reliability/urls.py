@@ -7,4 +7,5 @@ app_name = "reliability"
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("annunciator/", views.annunciator, name="annunciator"),
 ]

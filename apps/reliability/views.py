@@ -5,6 +5,8 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
+from apps.common import pages
+
 from .queries import readiness
 
 
@@ -31,3 +33,8 @@ def readyz(request: HttpRequest) -> HttpResponse:
 def home(request: HttpRequest) -> HttpResponse:
     """Show the panels; each loads from its owner."""
     return render(request, "home.html")
+
+
+def annunciator(request: HttpRequest) -> HttpResponse:
+    """Answer with the header's sentence, or 204 while it stays the same."""
+    return pages.panel(request, "reliability/_annunciator.html", {})

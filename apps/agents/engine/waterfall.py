@@ -177,8 +177,11 @@ class _Rows:
         if step.kind == StepKind.MODEL and self.attempts[step.id]:
             return [self._attempt(each, depth) for each in self.attempts[step.id]]
         calls = self.by_step[step.id]
-        rows = [self._approval(self.approvals[c.id], depth) for c in calls
-                if c.id in self.approvals]
+        rows = [
+            self._approval(self.approvals[c.id], depth)
+            for c in calls
+            if c.id in self.approvals
+        ]
         if step.kind == StepKind.MODEL or not calls:
             return rows + [self._bare_step(step, depth)]
         return rows + [self._call(call, depth) for call in calls]
