@@ -7,3 +7,16 @@ class AgentsConfig(AppConfig):
     name = "apps.agents"
     label = "agents"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # Models exist only now, so these cannot be imported above.
+        from apps.agents import services
+        from apps.agents.engine import loop, search
+        from apps.extensions.ports import native_tools
+        from apps.runs import ports as runs_ports
+
+        native_tools.register(search.CONVERSATION_SEARCH)
+        runs_ports.handlers.register(
+            services.RUN_KIND, loop.advance, step_seconds=loop.MODEL_STEP_SECONDS
+        )
+        runs_ports.ticks.register("agents.orphans", services.close_orphans, 5.0)

@@ -1,6 +1,7 @@
 """What an error means for a turn. Decided by type and code, never by wording."""
 
 from apps.common.errors import (
+    Conflict,
     Denied,
     Fenced,
     Invalid,
@@ -42,6 +43,14 @@ def tool_class(error: PolarError) -> str:
 def is_loop(error: PolarError) -> bool:
     """Tell whether the loop guard tripped: the whole tree is cut short."""
     return error.reason_code == LOOP_GUARD
+
+
+def is_busy(error: PolarError) -> bool:
+    """Tell whether the same effect is being done right now by another worker.
+
+    A reused key is a `Conflict` too, but of its own type: that one is a bug.
+    """
+    return type(error) is Conflict
 
 
 def suspends(error: PolarError) -> bool:

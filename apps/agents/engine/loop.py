@@ -31,6 +31,8 @@ from apps.runs import ports as runs_ports
 MOST_INVALID_TOOL_CALLS = 2
 MODEL_STEP_SECONDS = 900.0
 TOOL_STEP_SECONDS = 600.0
+#: A worker that lost this run may still be in the middle of its effect.
+BUSY_SECONDS = 5.0
 
 NOTICES = {
     "max_tool_calls": "I stopped here: this turn has used all its tool calls.",
@@ -79,12 +81,15 @@ class TurnLoop:
         self.tools = requests.tools_of(turn.profile)
         self.past = Past()
         self.stream = DeltaStream(turn_id=turn.id, attempt=turn.attempt + 1)
+        self.steps_aside = False
 
     def run(self) -> runs_ports.Outcome:
         self.turn.started_at = self.turn.started_at or clock.now()
         self.past = load_past(self.turn)
         self._take_up()
         while self.turn.state == TurnState.OPEN:
+            if self.steps_aside:
+                return runs_ports.Again(after_seconds=BUSY_SECONDS)
             if self.ctx.stopping():
                 return runs_ports.Again()
             step = self.journal.pending()
@@ -113,7 +118,8 @@ class TurnLoop:
             self._model_failed(step, error)
             return
         self.stream.end()
-        ending = Ending(StepState.DONE, _model_result(answer, context.tokens))
+        result = _model_result(answer, context.tokens)
+        ending = Ending(StepState.DONE, result, answer.call_id)
         self._commit(step, ending)
 
     def _tool_step(self, step: Step) -> None:
@@ -126,12 +132,9 @@ class TurnLoop:
         except PolarError as error:
             self._tool_failed(step, error)
             return
-        if outcome.error is not None:
-            self._tool_failed(step, outcome.error, outcome.call_id)
-            return
         result = {
             "output": redaction.scrub_tree(outcome.output),
-            "micros": outcome.usage.micros if outcome.usage else 0,
+            "micros": outcome.usage.micros,
         }
         self._commit(step, Ending(StepState.DONE, result, outcome.call_id))
 
@@ -148,6 +151,9 @@ class TurnLoop:
 
     def _model_failed(self, step: Step, error: PolarError) -> None:
         """A refusal ends the turn by name; the rest is the run's business."""
+        if failures.is_busy(error):
+            self.steps_aside = True
+            return
         passing = isinstance(error, UpstreamError) and not error.permanent
         if failures.suspends(error) or passing:
             raise error
@@ -160,16 +166,19 @@ class TurnLoop:
         text = f"I could not answer: {error.detail}"
         self._commit(step, ending, end=Close(TurnState.FAILED, text, reason))
 
-    def _tool_failed(
-        self, step: Step, error: PolarError, call_id: UUID | None = None
-    ) -> None:
+    def _tool_failed(self, step: Step, error: PolarError) -> None:
         """A failed tool is news for the model, unless the run has to wait."""
+        if failures.is_busy(error):
+            self.steps_aside = True
+            return
         told = failures.told_to_model(error)
         if isinstance(error, OutcomeUnknown):
-            self._mark_unknown(step, Ending(StepState.UNKNOWN, {}, call_id, error.code))
+            self._mark_unknown(
+                step, Ending(StepState.UNKNOWN, {}, error_code=error.code)
+            )
         if failures.suspends(error):
             raise error
-        ending = Ending(StepState.FAILED, told, call_id, error.code[:60])
+        ending = Ending(StepState.FAILED, told, error_code=error.code[:60])
         if failures.is_loop(error):
             self._commit(step, ending, end=self._truncated(failures.LOOP_GUARD))
             return
@@ -276,6 +285,6 @@ def _model_result(
         "tokens_in": answer.usage.tokens_in,
         "tokens_out": answer.usage.tokens_out,
         "context_tokens": context_tokens,
-        "attempts": answer.attempts,
-        "scripted": answer.served_by.startswith("scripted"),
+        "attempts": list(answer.attempts),
+        "scripted": answer.is_scripted,
     }

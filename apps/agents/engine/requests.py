@@ -60,7 +60,10 @@ def model_request(
     return providers.GenerateRequest(
         lane=turn.requested_lane,
         pinned_model_id=profile.pinned_model_id,
-        fallbacks=tuple(profile.fallbacks),
+        fallbacks=tuple(
+            providers.Fallback(str(each["provider"]), str(each.get("model") or ""))
+            for each in profile.fallbacks
+        ),
         messages=context.messages,
         tools=tuple(
             Tool(spec.alias, spec.description, spec.schema) for spec in tools.values()
@@ -71,6 +74,7 @@ def model_request(
         lineage=lineage(turn, step, ctx),
         labels=context.labels,
         origin=ctx.origin,
+        stopping=ctx.stopping,
     )
 
 
@@ -79,7 +83,7 @@ def run_tool(
     step: Step,
     ctx: RunContext,
     labels: frozenset[str],
-) -> Any:
+) -> extensions.Outcome:
     """Run one tool call through the gateway. Raises: what the gateway raises."""
     return extensions.execute_tool(
         alias=step.request["name"],
