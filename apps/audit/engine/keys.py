@@ -90,11 +90,12 @@ def open_note(note: str, vkey: str) -> str:
 
     Raises: Invalid for a note that it has not signed.
     """
-    name, public = parse_verifier_key(vkey)
+    name, _ = parse_verifier_key(vkey)
     text, found, signatures = note.rpartition("\n\n")
     mark = f"\u2014 {name} "
-    for line in signatures.splitlines() if found else []:
-        if line.startswith(mark) and _signed(text + "\n", line[len(mark) :], public):
+    whole = found and signatures.endswith("\n")
+    for line in signatures[:-1].split("\n") if whole else []:
+        if line.startswith(mark) and _signed(text + "\n", line[len(mark) :], vkey):
             return text + "\n"
     raise Invalid(f"The note bears no valid signature of {name}")
 
@@ -107,14 +108,16 @@ def is_signed(data: bytes, signature: bytes, public: bytes) -> bool:
     return True
 
 
-def _signed(text: str, blob_text: str, public: bytes) -> bool:
+def _signed(text: str, encoded: str, vkey: str) -> bool:
+    name, public = parse_verifier_key(vkey)
     try:
-        blob = base64.b64decode(blob_text, validate=True)
+        blob = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         return False
-    if base64.b64encode(blob).decode() != blob_text:
+    if base64.b64encode(blob).decode() != encoded:
         return False
-    return is_signed(text.encode(), blob[4:], public)
+    right_key = blob[:4] == key_hash(name, public)
+    return right_key and is_signed(text.encode(), blob[4:], public)
 
 
 @lru_cache(maxsize=4)

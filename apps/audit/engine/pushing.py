@@ -16,26 +16,26 @@ BATCH = 500
 
 def push(name: str, sink: ports.Sink, *, batches: int) -> int:
     """Send up to `batches` batches. Returns how many events went out."""
-    last = sink.last_contiguous_seq()
-    if last is None:
-        return 0
     cursor, _ = SinkCursor.objects.get_or_create(name=name)
-    head = Head.load()
-    if last >= head.size:
-        _note(
-            cursor, problem=f"the sink holds event {last}, the log ends at {head.size}"
-        )
-        return 0
     sent = 0
     try:
-        while last + 1 < head.size and sent < batches * BATCH:
+        last = sink.last_contiguous_seq()
+        if last is None:
+            return 0
+        size = Head.load().size
+        if last >= size:
+            problem = f"the sink holds event {last}, the log ends at {size}"
+            _note(cursor, problem=problem)
+            return 0
+        while last + 1 < size and sent < batches * BATCH:
             lines = _lines(last + 1)
             last = sink.append(lines)
             sent += len(lines)
     except (OSError, SinkRefused) as error:
         _note(cursor, problem=str(error)[:300])
         return sent
-    _note(cursor, last=last)
+    if cursor.problem or cursor.last_seq != last:
+        _note(cursor, last=last)
     return sent
 
 
