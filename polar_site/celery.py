@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 #: Redis gives an unacknowledged hint back after so long. Units: seconds.
 VISIBILITY_SECONDS = 60
 
-app = Celery("polar")
+# Without Celery's Django fixup: `manage.py worker` sets Django up, the executor
+# closes connections, and a worker has no use for the URLs that it would load.
+app = Celery("polar", fixups=[])
 app.conf.update(
     broker_url=settings.REDIS_URL or "memory://",
     broker_connection_retry_on_startup=True,

@@ -21,6 +21,7 @@ class Command(BaseCommand):
         app = import_string(settings.CELERY_APP)
         app.worker_main(
             [
+                "--quiet",
                 "worker",
                 "--pool=threads",
                 f"--concurrency={options['concurrency']}",
@@ -30,6 +31,5 @@ class Command(BaseCommand):
                 "--without-mingle",
                 "--without-heartbeat",
                 "--loglevel=WARNING",
-                "--quiet",
             ]
         )

@@ -1,0 +1,98 @@
+"""A Polar process that dies where a test wants it to.
+
+    python -m tests.journeys.harness [--die run.claimed[:2]] worker --concurrency 4
+
+Hides: the hook that kills this process with SIGKILL when the work reaches a named
+failpoint for the given time, and the run kinds that journeys need. Production has
+no way to arm this: it lives in the tests and arms only its own process.
+"""
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+import django
+from django.core.management import call_command
+from django.db import connection
+
+
+def die_at(name: str, times: int) -> Any:
+    """Make a hook that kills this process at the named failpoint."""
+    left = times
+
+    def hook(reached: str) -> None:
+        nonlocal left
+        if reached != name:
+            return
+        left -= 1
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def plug_test_kinds() -> None:
+    """Kinds that journeys use: one notes each attempt, one waits."""
+    from apps.common import clock
+    from apps.runs import ports
+
+    def note(context: ports.RunContext) -> ports.Outcome:
+        with open(os.environ["JOURNEY_LOG"], "a") as log:
+            log.write(f"{context.run_id} {context.fence} {os.getpid()}\n")
+        return ports.Finish({"pid": os.getpid()})
+
+    def wait(context: ports.RunContext) -> ports.Outcome:
+        connection.close()
+        until = clock.monotonic() + float(context.payload["seconds"])
+        while clock.monotonic() < until:
+            if context.payload.get("polite") and context.stopping():
+                return ports.Again()
+            clock.sleep(0.02)
+        return note(context)
+
+    ports.handlers.register("journey.note", note)
+    ports.handlers.register("journey.wait", wait)
+
+
+def enqueue(kind: str, payload: str, count: str = "1") -> None:
+    """Put runs into the queue, each in its own transaction."""
+    from apps.access import services as access
+    from apps.runs import services
+
+    for _ in range(int(count)):
+        services.enqueue(
+            kind=kind,
+            payload=json.loads(payload),
+            principal=access.system_principal(),
+            workspace=access.ensure_default_workspace(),
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """Arm this process if asked, then be the management command that is named."""
+    django.setup()
+    from apps.common import failpoints
+    from apps.runs.engine import carrier
+
+    if arguments[:1] == ["--die"]:
+        name, _, times = arguments[1].partition(":")
+        failpoints.install(die_at(name, int(times or 1)))
+        arguments = arguments[2:]
+    if arguments[:1] == ["--patience"]:
+        carrier.PATIENCE_SECONDS = float(arguments[1])
+        arguments = arguments[2:]
+    plug_test_kinds()
+    if arguments[0] == "enqueue":
+        enqueue(*arguments[1:])
+    else:
+        call_command(*arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
