@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from django.db import connection
+from django.test import TransactionTestCase, override_settings
 
 from apps.access import services as access
 from apps.access.models import Principal, Role, User, Workspace
+from apps.audit.engine import triggers
 from tests import network, people
 
 
@@ -13,6 +16,28 @@ from tests import network, people
 def no_network() -> Iterator[None]:
     """Block everything but loopback and Unix sockets, from first test to last."""
     with network.blocked():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def static_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the static files a root of their own; nothing was collected here."""
+    with override_settings(STATIC_ROOT=tmp_path_factory.mktemp("static")):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def flush_past_the_log() -> Iterator[None]:
+    """Let a transactional test empty the append-only tables behind it."""
+    flush = TransactionTestCase._fixture_teardown
+
+    def lifted(case: TransactionTestCase) -> None:
+        triggers.remove(connection)
+        flush(case)
+        triggers.install(connection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lifted)
         yield
 
 
