@@ -15,6 +15,7 @@ from apps.boards.models import Board
 from apps.channels import services as channels
 from apps.extensions import services as extensions
 from apps.providers import services as providers
+from apps.reliability.engine import starter
 from apps.runs import services as runs
 from apps.runs.models import Schedule
 
@@ -79,12 +80,16 @@ def first_board(system: Principal, workspace: Workspace) -> None:
 def first_schedule(system: Principal, workspace: Workspace) -> None:
     if Schedule.objects.filter(workspace=workspace, slug=SCHEDULE).exists():
         return
+    automation = access.principal_for_automation(
+        key=SCHEDULE, label="Morning note", workspace=workspace
+    )
     runs.create_schedule(
         by=system,
+        principal=automation,
         workspace=workspace,
         slug=SCHEDULE,
         when=("cron", "0 8 * * *"),
-        run_kind="agents.scheduled_turn",
+        run_kind=starter.KIND,
         title="Morning note",
         payload={"profile": "primary", "text": "What is planned for today?"},
     )
