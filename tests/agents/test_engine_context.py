@@ -8,6 +8,7 @@ from apps.access.models import Principal
 from apps.agents import services as agents
 from apps.agents.engine import context
 from apps.agents.models import AgentProfile, Conversation, Step, StepKind, Turn
+from apps.providers.errors import NoRouteAvailable
 from tests.agents.conftest import FakeModel, FakeTools, asks, carry, says
 
 
@@ -60,7 +61,7 @@ def test_oldest_turn_is_left_out_whole_when_the_budget_is_spent(
     AgentProfile.objects.filter(id=primary.id).update(
         context_window_tokens=700, max_output_tokens=100, system_prompt="Be brief."
     )
-    talk("old " * 100, says("long " * 300))
+    talk("old " * 100, says("long " * 600))
     talk("new", says("short"))
 
     talk("three", says("third"))
@@ -126,8 +127,8 @@ def test_turn_that_finished_later_stays_out_of_a_resumed_context(
     parked = agents.start_turn(
         conversation=conversation, principal=operator, text="slow", trigger="message"
     )
-    model.answers = [context_error()]
-    with pytest.raises(type(context_error())):
+    model.answers = [NoRouteAvailable("worker", ())]
+    with pytest.raises(NoRouteAvailable):
         carry(parked)
     talk("quick", says("fast"))
     model.answers = [says("late")]
@@ -135,9 +136,3 @@ def test_turn_that_finished_later_stays_out_of_a_resumed_context(
     carry(parked, fence=2)
 
     assert texts(model.requests[-1]) == ["slow"]
-
-
-def context_error() -> Exception:
-    from apps.providers.errors import NoRouteAvailable
-
-    return NoRouteAvailable("worker", ())

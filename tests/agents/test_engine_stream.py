@@ -54,7 +54,7 @@ def test_deltas_are_written_at_most_every_quarter_second(
     agents.watch_turn(turn_id=turn.id)
     stream = DeltaStream(turn_id=turn.id, attempt=1)
 
-    for word in "one two three four".split():
+    for word in ["one", "two", "three", "four"]:
         stream.write(word)
         seconds[0] += 0.1
 
