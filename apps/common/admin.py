@@ -6,7 +6,7 @@ Invariants: `ReadOnlyAdmin` offers no write; `ServiceAdmin` writes only through
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
@@ -63,7 +63,7 @@ class BaseAdmin(_ModelAdmin):
     paginator = ConstantPaginator
     show_full_result_count = False
     list_per_page = 50
-    list_select_related: bool | Sequence[str] = True
+    list_select_related: ClassVar[bool | list[str] | tuple[str, ...]] = True
     empty_value_display = "—"
 
 

@@ -11,7 +11,8 @@ from apps.audit import ports as audit_ports
 from apps.common.models import Row, SoleRow
 from apps.common.states import Transitions
 
-from .ports import CallKind, EffectClass
+from .ports import CallKind as CallKind
+from .ports import EffectClass
 
 audit_ports.declare(
     "call.denied",

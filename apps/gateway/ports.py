@@ -117,6 +117,17 @@ class Result:
     usage: Usage = field(default_factory=Usage)
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended well. `replayed` means that nothing was done again."""
+
+    call_id: UUID
+    state: str
+    output: Any
+    usage: Usage
+    replayed: bool = False
+
+
 class Permit:
     """The right to one effect, once, with exactly these arguments."""
 

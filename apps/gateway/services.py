@@ -14,7 +14,6 @@ from apps.common import clock
 from apps.common.errors import Conflict, Denied, Invalid, NotFound
 
 from .engine import ledger, locks, pipeline
-from .engine.pipeline import Outcome
 from .models import (
     APPROVAL_TRANSITIONS,
     ApprovalRequest,
@@ -28,6 +27,7 @@ from .models import (
     Strictness,
 )
 from .ports import CallKind, CallRequest, decided
+from .ports import Outcome as Outcome
 
 #: Grants that a fresh install has; visible and revocable like any other.
 SHIPPED_GRANTS = (

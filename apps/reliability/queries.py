@@ -1,5 +1,6 @@
 """How the install is, asked without changing anything."""
 
+import sqlite3
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -8,7 +9,7 @@ from django.db import connection
 from apps.audit import queries as audit
 from apps.gateway import queries as gateway
 from apps.runs import queries as runs
-from apps.vault import queries as vault
+from apps.vault import services as vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def _sqlite() -> Check:
     """The WAL-reset bug is in 3.7.0 to 3.51.2, but for two back-ports."""
     if connection.vendor != "sqlite":
         return Check("sqlite_library", True, "not in use")
-    from_library = connection.Database.sqlite_version_info
+    from_library = sqlite3.sqlite_version_info
     fixed = from_library >= (3, 51, 3) or from_library[:3] in FIXED_SQLITE
     version = ".".join(str(part) for part in from_library)
     return Check("sqlite_library", fixed, version)

@@ -7,7 +7,6 @@
 4. One transaction: the result, what it took, and the audit event.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +23,7 @@ from apps.gateway.models import (
     Reservation,
     Setting,
 )
-from apps.gateway.ports import CallRequest, Permit, Usage
+from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 
 from . import ledger
 from .decision import Decision
@@ -42,17 +41,6 @@ DECIDED_FIELDS = (
     "fence",
     "reserved_micros",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call ended. `replayed` means that nothing was done again."""
-
-    call_id: Any
-    state: CallState
-    output: Any
-    usage: Usage
-    replayed: bool = False
 
 
 def run(request: CallRequest) -> Outcome:

@@ -1,7 +1,7 @@
 """Can the needed secret be opened?"""
 
 from apps.gateway.engine.decision import Decision
-from apps.vault import queries as vault
+from apps.vault import services as vault
 from apps.vault.errors import VaultSealed
 
 
