@@ -1,6 +1,45 @@
 """The verbs of providers."""
 
 from apps.providers.engine.plan import Fallback
+from apps.providers.services.desk import (
+    ModelEntry,
+    ProviderEntry,
+    close_breaker,
+    remove_provider,
+    remove_route,
+    save_model,
+    save_provider,
+    save_route,
+    set_enabled,
+    trust_key,
+)
+from apps.providers.services.discovery import sync_from_env
 from apps.providers.services.generation import Generated, GenerateRequest, generate
+from apps.providers.services.questions import (
+    TestReport,
+    embed_text,
+    list_models,
+    test_provider,
+)
 
-__all__ = ["Fallback", "GenerateRequest", "Generated", "generate"]
+__all__ = [
+    "Fallback",
+    "GenerateRequest",
+    "Generated",
+    "ModelEntry",
+    "ProviderEntry",
+    "TestReport",
+    "close_breaker",
+    "embed_text",
+    "generate",
+    "list_models",
+    "remove_provider",
+    "remove_route",
+    "save_model",
+    "save_provider",
+    "save_route",
+    "set_enabled",
+    "sync_from_env",
+    "test_provider",
+    "trust_key",
+]

@@ -80,3 +80,16 @@ def _pause(provider: Provider, seconds: float) -> None:
     Provider.objects.filter(
         Q(quiet_until__isnull=True) | Q(quiet_until__lt=until), pk=provider.pk
     ).update(quiet_until=until)
+
+
+@transaction.atomic
+def restore(provider: Provider) -> None:
+    """Trust a key again that just worked. Again: does nothing."""
+    rejected = Provider.objects.filter(pk=provider.pk, state=KeyState.REJECTED)
+    if rejected.update(state=KeyState.OK, state_detail=""):
+        audit.record(
+            type="provider.key_restored",
+            actor=SYSTEM,
+            subject=("provider", str(provider.pk)),
+            data={"provider": provider.slug},
+        )
