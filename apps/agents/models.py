@@ -15,6 +15,7 @@ from apps.audit import ports as audit_ports
 from apps.common import clock
 from apps.common.models import Row
 from apps.common.states import Transitions
+from apps.providers.models import Lane
 
 EVENTS = audit_ports.declare(
     "turn.started",
@@ -29,12 +30,6 @@ EVENTS = audit_ports.declare(
 
 SLUG = RegexValidator(r"\A[a-z0-9_-]{2,32}\Z", "Use 2 to 32 of a-z, 0-9, _ and -.")
 DEFAULT_PROFILE = "primary"
-
-
-class Lane(models.TextChoices):
-    LOCAL = "local"
-    WORKER = "worker"
-    BRAIN = "brain"
 
 
 class SafetyMode(models.TextChoices):
