@@ -10,9 +10,9 @@ from typing import Any
 from django.core import checks
 from django.db import DatabaseError
 
-from apps.vault.engine import keyring
+from apps.vault import ports
 from apps.vault.errors import BadKeyRing
-from apps.vault.services import status
+from apps.vault.queries import status
 
 
 def check_ring(
@@ -20,11 +20,11 @@ def check_ring(
 ) -> list[checks.CheckMessage]:
     """Say whether the configured keys are keys. Reads the settings only."""
     try:
-        ring = keyring.configured()
+        ring = ports.configured_ring()
     except BadKeyRing as error:
         return [checks.Warning(error.detail, id="vault.W001")]
     if not ring.keys:
-        hint = f"Set POLAR_VAULT_KEY. {keyring.HOW}"
+        hint = f"Set POLAR_VAULT_KEY. {ports.HOW}"
         return [checks.Warning("No vault key is set.", hint=hint, id="vault.W002")]
     return []
 

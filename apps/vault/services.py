@@ -6,7 +6,6 @@ to the redactor meanwhile, and each lease leaves an event before it opens.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import transaction
@@ -17,50 +16,17 @@ from apps.common import clock, redaction
 from apps.common.actor import Actor
 from apps.common.errors import Conflict, FieldProblem, Invalid
 from apps.common.redaction import SecretStr
-from apps.vault import ports
-from apps.vault.engine import keyring, store
-from apps.vault.engine import verdict as verdicts
+from apps.vault import policies, ports, queries
+from apps.vault.engine import store
 from apps.vault.engine.leased import LeasedSecret
 from apps.vault.engine.store import NewValue
-from apps.vault.engine.verdict import Verdict
-from apps.vault.errors import BadKeyRing, SecretUnreadable
-from apps.vault.models import Key, SealState, Secret
-from apps.vault.queries import count_unreadable, get_secret
+from apps.vault.errors import SecretUnreadable
+from apps.vault.models import SealState, Secret
+from apps.vault.policies import Verdict
+from apps.vault.queries import Status, get_secret
 
 #: Longer values are files, not secrets. Units: characters.
 LONGEST_VALUE = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class KeyStatus:
-    """One key of the ring or of the record."""
-
-    kid: str
-    in_ring: bool
-    first: bool
-    encryptions: int
-
-    @property
-    def worn(self) -> bool:
-        """Past half of what a key may encrypt: time to rotate."""
-        return self.encryptions >= store.WARN_ENCRYPTIONS
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Whether the vault opens, and if not, why and what helps."""
-
-    state: str
-    reason: str
-    detail: str
-    seal_epoch: int
-    keys: tuple[KeyStatus, ...]
-    secrets: int
-    unreadable: int
-
-    @property
-    def is_healthy(self) -> bool:
-        return self.state == "open" and not self.unreadable
 
 
 @transaction.atomic
@@ -79,7 +45,7 @@ def put(
     """
     new = NewValue(name, purpose, value, workspace_id)
     _check_new(new)
-    verdict = verdicts.judge()
+    verdict = policies.judge()
     verdict.require_open()
     before = Secret.objects.filter(name=name).first()
     if before is not None and store.holds(before, new, verdict=verdict):
@@ -162,7 +128,7 @@ def unseal(*, by: Actor, reason: str = "") -> None:
 
     Raises: VaultSealed when the ring itself does not open the vault.
     """
-    verdicts.judge_ring().require_open()
+    policies.judge_ring().require_open()
     if _set_seal(sealed=False, reason=reason):
         audit.record(type="vault.unsealed", actor=by, reason=reason)
         ports.ring_unsealed()
@@ -170,36 +136,14 @@ def unseal(*, by: Actor, reason: str = "") -> None:
 
 def status() -> Status:
     """Tell whether the vault opens, and name what is wrong. Reads only."""
-    verdict = verdicts.judge()
-    seal_state = SealState.objects.first()
-    return Status(
-        state="open" if verdict.is_open else "sealed",
-        reason=str(verdict.why),
-        detail=verdict.detail,
-        seal_epoch=seal_state.seal_epoch if seal_state else 0,
-        keys=_key_statuses(),
-        secrets=Secret.objects.count(),
-        unreadable=count_unreadable(),
-    )
-
-
-def _key_statuses() -> tuple[KeyStatus, ...]:
-    try:
-        kids = keyring.configured().kids
-    except BadKeyRing:
-        kids = []
-    counts = dict(Key.objects.order_by("kid").values_list("kid", "encryptions"))
-    return tuple(
-        KeyStatus(kid, kid in kids, kid == kids[0] if kids else False, count)
-        for kid, count in (dict.fromkeys(kids, 0) | counts).items()
-    )
+    return queries.status()
 
 
 def _take(secret_id: UUID, *, purpose: str, by: Actor, run_id: UUID | None) -> str:
     """Open the row and write the event; a row that does not open is marked."""
     failure: SecretUnreadable | None = None
     with transaction.atomic():
-        verdict = verdicts.judge()
+        verdict = policies.judge()
         verdict.require_open()
         secret = get_secret(secret_id)
         plain = ""

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from apps.common.ids import new_id
-from apps.vault.engine import envelope, keyring
+from apps.vault import ports
+from apps.vault.engine import envelope
 from apps.vault.engine.envelope import Place
 from apps.vault.errors import SecretUnreadable
 from tests.vault.conftest import make_key
@@ -27,7 +28,7 @@ def sealed():
 
 @pytest.fixture
 def key():
-    return keyring.parse(f"k1:{make_key()}").primary
+    return ports.parse_ring(f"k1:{make_key()}").primary
 
 
 def test_value_opens_in_its_place(sealed):

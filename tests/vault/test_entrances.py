@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.core.management import call_command
 from django.urls import reverse
 
-from apps.vault import checks, services
+from apps.vault import checks, queries, services
 from apps.vault.engine import store
 from apps.vault.models import Install, Key, SealState, Secret, Wrap
 from tests.vault.conftest import ALICE, make_key
@@ -87,7 +87,7 @@ def test_check_names_a_key_that_does_not_open_the_store(secret, keys):
 
 def test_check_names_unreadable_secrets_and_worn_keys(secret):
     store.mark(secret, readable=False)
-    Key.objects.update(encryptions=store.WARN_ENCRYPTIONS)
+    Key.objects.update(encryptions=queries.WARN_ENCRYPTIONS)
 
     found = checks.check_store(databases=["default"])
 

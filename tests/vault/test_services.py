@@ -9,7 +9,7 @@ from apps.audit.models import Event
 from apps.common import redaction
 from apps.common.errors import Invalid, NotFound
 from apps.common.ids import new_id
-from apps.vault import ports, services
+from apps.vault import ports, queries, services
 from apps.vault.engine import store
 from apps.vault.errors import KeyExhausted, SecretUnreadable, VaultSealed
 from apps.vault.models import Key, SealState, Secret, Wrap
@@ -246,7 +246,7 @@ class TestRing:
         with pytest.raises(VaultSealed, match="POLAR_VAULT_KEY"):
             put()
 
-        assert services.status().reason == "no_key"
+        assert queries.status().reason == "no_key"
 
     def test_passphrase_seals_by_name(self, keys):
         keys(k1="correct horse battery staple")
@@ -254,7 +254,7 @@ class TestRing:
         with pytest.raises(VaultSealed, match="passphrase"):
             put()
 
-        assert services.status().reason == "bad_key"
+        assert queries.status().reason == "bad_key"
 
     def test_wrong_key_is_named_and_nothing_is_touched(self, ring, keys):
         secret = put()
@@ -266,7 +266,7 @@ class TestRing:
 
         kept = Secret.objects.get()
         assert (kept.ciphertext, kept.unreadable_since) == (secret.ciphertext, None)
-        assert services.status().reason == "wrong_key"
+        assert queries.status().reason == "wrong_key"
 
     def test_wrong_self_named_key_is_noticed_too(self, settings):
         settings.POLAR_VAULT_KEYS, settings.POLAR_VAULT_KEY = "", make_key()
@@ -276,7 +276,7 @@ class TestRing:
         with pytest.raises(VaultSealed):
             put(name="other")
 
-        assert (services.status().reason, Key.objects.count()) == ("missing_key", 1)
+        assert (queries.status().reason, Key.objects.count()) == ("missing_key", 1)
 
     def test_no_key_is_adopted_while_secrets_stand_under_another(self, ring, keys):
         put()
@@ -303,7 +303,7 @@ class TestRing:
         with pytest.raises(VaultSealed):
             reveal(secret)
 
-        assert services.status().reason == "unchecked_key"
+        assert queries.status().reason == "unchecked_key"
 
     def test_known_ring_without_an_old_key_loses_only_its_secrets(self, ring, keys):
         old = put()
@@ -353,7 +353,7 @@ class TestSeal:
         services.seal(by=ALICE, reason="first")
         services.seal(by=ALICE, reason="second")
 
-        assert services.status().detail.endswith("first")
+        assert queries.status().detail.endswith("first")
         assert events("vault.sealed").count() == 1
 
     def test_seal_needs_a_reason(self, ring):

@@ -1,1 +1,1 @@
-"""The envelope, the key ring and its check. Nothing here writes an event."""
+"""The envelope and the rows that hold it. Nothing here writes an event."""

@@ -16,8 +16,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apps.common import canonical
-from apps.vault.engine.keyring import RingKey
 from apps.vault.errors import SecretUnreadable
+from apps.vault.ports import RingKey
 
 VERSION = "pv1"
 #: Units: bytes.

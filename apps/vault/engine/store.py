@@ -11,15 +11,14 @@ from django.db.models import F
 from apps.common import clock, ids
 from apps.vault.engine import envelope
 from apps.vault.engine.envelope import Place
-from apps.vault.engine.keyring import RingKey
-from apps.vault.engine.verdict import Verdict
 from apps.vault.errors import KeyExhausted, SecretUnreadable
 from apps.vault.models import Install, Key, Secret, Wrap
+from apps.vault.policies import Verdict
+from apps.vault.ports import RingKey
 
 #: Random 96-bit nonces stay apart with certainty enough up to here.
 #: Source: NIST SP 800-38D section 8.3.
 MOST_ENCRYPTIONS = 2**32
-WARN_ENCRYPTIONS = 2**31
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from apps.vault import services
-from apps.vault.services import Status
+from apps.vault import queries
+from apps.vault.queries import Status
 
 #: Exit codes: open and whole; sealed; open, but some secrets do not open.
 OPEN, SEALED, DAMAGED = 0, 3, 4
 
 
 class Command(BaseCommand):
-    """Thin: asks the service, prints, sets the exit code."""
+    """Thin: asks, prints, sets the exit code."""
 
     help = "Show whether the vault opens. Exit code 0 open, 3 sealed, 4 damaged."
     requires_system_checks: list[str] = []  # noqa: RUF012 (Django's own shape)
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         show.add_argument("--json", action="store_true", help="for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        status = services.status()
+        status = queries.status()
         if options["json"]:
             self.stdout.write(json.dumps(asdict(status), sort_keys=True))
         else:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from django.db import models
 
-from apps.vault.engine import keyring
-from apps.vault.engine.keyring import Ring
+from apps.vault import ports
 from apps.vault.errors import BadKeyRing, VaultSealed
 from apps.vault.models import Key, SealState, Wrap
+from apps.vault.ports import Ring
 
 
 class Why(models.TextChoices):
@@ -64,11 +64,11 @@ def judge() -> Verdict:
 def judge_ring() -> Verdict:
     """Compare the configured ring with what is known of its keys."""
     try:
-        ring = keyring.configured()
+        ring = ports.configured_ring()
     except BadKeyRing as error:
         return Verdict(NOTHING, why=Why.BAD_KEY, detail=error.detail)
     if not ring.keys:
-        detail = f"No vault key is configured: set POLAR_VAULT_KEY. {keyring.HOW}"
+        detail = f"No vault key is configured: set POLAR_VAULT_KEY. {ports.HOW}"
         return Verdict(NOTHING, why=Why.NO_KEY, detail=detail)
     known = dict(Key.objects.filter(kid__in=ring.kids).values_list("kid", "kcv"))
     for key in ring.keys:

@@ -6,13 +6,13 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from apps.vault.engine import keyring
+from apps.vault import ports
 from apps.vault.errors import BadKeyRing
 from tests.vault.conftest import make_key
 
 
 def test_ring_keeps_the_order_of_its_keys():
-    ring = keyring.parse(f"k2:{make_key()}, k1:{make_key()}")
+    ring = ports.parse_ring(f"k2:{make_key()}, k1:{make_key()}")
 
     assert ring.kids == ["k2", "k1"]
 
@@ -20,14 +20,14 @@ def test_ring_keeps_the_order_of_its_keys():
 def test_single_key_names_itself_and_always_the_same():
     key = make_key()
 
-    first, second = keyring.parse("", key), keyring.parse("", key)
+    first, second = ports.parse_ring("", key), ports.parse_ring("", key)
 
     assert first.primary.kid == second.primary.kid
     assert first.primary.kid.startswith("k")
 
 
 def test_single_key_beside_a_ring_only_decrypts():
-    ring = keyring.parse(f"k2:{make_key()}", make_key())
+    ring = ports.parse_ring(f"k2:{make_key()}", make_key())
 
     assert (len(ring.keys), ring.primary.kid) == (2, "k2")
 
@@ -35,18 +35,18 @@ def test_single_key_beside_a_ring_only_decrypts():
 def test_single_key_that_stands_in_the_ring_is_not_doubled():
     key = make_key()
 
-    assert keyring.parse(f"k1:{key}", key).kids == ["k1"]
+    assert ports.parse_ring(f"k1:{key}", key).kids == ["k1"]
 
 
 def test_no_key_is_an_empty_ring():
-    assert keyring.parse("", " ").keys == ()
+    assert ports.parse_ring("", " ").keys == ()
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_both_alphabets_are_read(encode):
     raw = bytes(range(224, 256))
 
-    ring = keyring.parse("k1:" + encode(raw).decode().rstrip("="))
+    ring = ports.parse_ring("k1:" + encode(raw).decode().rstrip("="))
 
     assert ring.primary.material == raw
 
@@ -66,23 +66,23 @@ def test_both_alphabets_are_read(encode):
 )
 def test_what_is_no_key_is_refused_with_a_hint(keys, said):
     with pytest.raises(BadKeyRing, match=said):
-        keyring.parse(keys)
+        ports.parse_ring(keys)
 
 
 def test_refusal_says_how_to_make_a_key():
     with pytest.raises(BadKeyRing, match=r"os\.urandom\(32\)"):
-        keyring.parse("", "a passphrase")
+        ports.parse_ring("", "a passphrase")
 
 
 def test_refusal_does_not_repeat_the_key():
     with pytest.raises(BadKeyRing) as caught:
-        keyring.parse("", "my-secret-passphrase!")
+        ports.parse_ring("", "my-secret-passphrase!")
 
     assert "my-secret" not in str(caught.value)
 
 
 def test_subkeys_share_no_bytes():
-    key = keyring.parse("", make_key()).primary
+    key = ports.parse_ring("", make_key()).primary
     labels = ["vault/wrap", "vault/kcv", "vault/fingerprint", "vault/kid"]
 
     derived = {key.subkey(label) for label in labels} | {key.material}
@@ -91,21 +91,21 @@ def test_subkeys_share_no_bytes():
 
 
 def test_subkey_is_hkdf_sha256():
-    key = keyring.parse("", make_key()).primary
+    key = ports.parse_ring("", make_key()).primary
     kdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"vault/wrap")
 
     assert key.subkey("vault/wrap") == kdf.derive(key.material)
 
 
 def test_check_value_differs_by_key():
-    assert keyring.parse("", make_key()).primary.kcv != (
-        keyring.parse("", make_key()).primary.kcv
+    assert ports.parse_ring("", make_key()).primary.kcv != (
+        ports.parse_ring("", make_key()).primary.kcv
     )
 
 
 def test_key_is_not_in_its_repr():
     text = make_key()
-    ring = keyring.parse(f"k1:{text}")
+    ring = ports.parse_ring(f"k1:{text}")
 
     assert text not in repr(ring)
     assert repr(base64.b64decode(text)) not in repr(ring)
