@@ -34,9 +34,7 @@ def route(
 
 def ready(workspace: Workspace) -> None:
     """Ship the standing grants, as set-up does."""
-    ship = getattr(gateway, "ship_grants", None)
-    if ship is not None:
-        ship()
+    gateway.install_shipped_grants(by=access.system_principal())
 
 
 def request(workspace: Workspace, text: str = "Hello?", **changes: Any) -> Any:

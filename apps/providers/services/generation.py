@@ -153,7 +153,7 @@ def _attempt(
         outcome = gateway.call(_call_request(route, request, deltas))
     except LoopGuardTripped:
         breakers.release(route)
-        raise
+        raise  # it is a NotGranted, but it ends the tree, not one route
     except tuple(kind for kind, _ in _SKIPS) as refusal:
         breakers.release(route)
         ledger.refused(step, _skip_reason(refusal), refusal)
@@ -162,6 +162,9 @@ def _attempt(
         ledger.failed(step, failure)
         breakers.failed(route, failure)
         keys.react(route.model.provider, failure)
+    except PolarError:
+        breakers.release(route)
+        raise
     else:
         breakers.succeeded(route)
         return outcome
