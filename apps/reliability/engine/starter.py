@@ -19,6 +19,7 @@ from apps.gateway.ports import (
     Result,
     Risk,
 )
+from apps.runs.models import Run
 from apps.runs.ports import Finish, RunContext
 
 KIND = "reliability.scheduled_turn"
@@ -30,8 +31,8 @@ def start_scheduled_turn(ctx: RunContext) -> Finish:
 
     Raises: what the gateway raises, so a halt or a budget binds the schedule too.
     """
-    principal = Principal.objects.get(id=ctx.principal_id)
-    workspace = Workspace.objects.get(id=ctx.workspace_id)
+    run = Run.objects.select_related("principal", "workspace").get(id=ctx.run_id)
+    principal, workspace = run.principal, run.workspace
     arguments = {"profile": ctx.payload["profile"], "text": ctx.payload["text"]}
 
     def perform(permit: Permit) -> Result:
