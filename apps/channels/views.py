@@ -87,7 +87,9 @@ def send(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
     except PolarError as error:
         context = _page(principal, found) | {"error": error, "text": text}
         if partial:
-            return render(request, "channels/_refused.html", context)
+            refused = render(request, "channels/_refused.html", context)
+            refused["X-Polar-Kept"] = "text"
+            return refused
         return render(request, "channels/chat.html", context, status=error.http_status)
     if partial:
         context = {"turn": turn, "profile": turn.profile}

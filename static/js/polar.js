@@ -109,7 +109,8 @@
   });
   document.addEventListener("htmx:afterRequest", function (event) {
     var form = event.detail.elt;
-    if (event.detail.successful && form.matches && form.matches("form[data-clear]")) {
+    var kept = event.detail.xhr.getResponseHeader("X-Polar-Kept");
+    if (event.detail.successful && !kept && form.matches && form.matches("form[data-clear]")) {
       form.reset();
     }
   });
