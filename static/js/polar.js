@@ -58,7 +58,7 @@
   /* The header's ground is the state of the system, also after a swap. */
   function tint() {
     var status = document.getElementById("annunciator");
-    var header = document.getElementById("header");
+    var header = document.getElementById("bar");
     if (!status || !header) { return; }
     ["ok", "attention", "critical", "doubt"].forEach(function (tone) {
       header.classList.toggle("is-" + tone, status.dataset.tone === tone);

@@ -293,6 +293,9 @@ def _quiet(
     work: Iterable[tuple[float, float]], total: float
 ) -> list[tuple[float, float]]:
     """Find the stretches without work that are too long to draw to scale."""
+    work = list(work)
+    if not work:
+        return []
     shortest = max(SHORTEST_PAUSE, total * LONG_SHARE)
     quiet, reached = [], 0.0
     for begin, until in [*work, (total, total)]:
@@ -329,7 +332,7 @@ class Scale:
         marks, n = [], 0
         while n * step < self.total * 0.97 and n < 400:
             seconds = n * step
-            inside = any(begin < seconds < until for begin, until in self.pauses)
+            inside = any(begin <= seconds < until for begin, until in self.pauses)
             if not inside and self.at(seconds) < 93:
                 marks.append((self.at(seconds), f"{seconds:g} s"))
             n += 1
