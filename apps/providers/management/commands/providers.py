@@ -1,0 +1,82 @@
+"""`providers list|sync|test`: what can answer, and does it."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from apps.access import services as access
+from apps.providers import queries, services
+
+#: Exit codes: all well; a tested provider did not answer.
+WELL, FAILED = 0, 1
+
+
+class Command(BaseCommand):
+    """Thin: asks, prints, sets the exit code."""
+
+    help = "List providers and lanes, look for new ones, or test them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        for verb, text in (
+            ("list", "lanes, routes and their health"),
+            ("sync", "look at the environment and for servers nearby"),
+            ("test", "list models and ask one word of each provider"),
+        ):
+            sub = verbs.add_parser(verb, help=text)
+            sub.add_argument("--json", action="store_true", help="for programs")
+            if verb == "test":
+                sub.add_argument("slug", nargs="?", help="one provider only")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verb = options["verb"]
+        if verb == "test":
+            self._test(options["slug"], as_json=options["json"])
+            return
+        if verb == "sync":
+            found = services.sync_from_env()
+            text = ", ".join(found) or "nothing new"
+            self.stdout.write(json.dumps(found) if options["json"] else text)
+            return
+        rows = _rows()
+        if options["json"]:
+            self.stdout.write(json.dumps(rows, sort_keys=True))
+            return
+        for row in rows:
+            self.stdout.write(
+                "{lane:<7} {position:>2} {route:<40} {state:<9} {detail}".format(**row)
+            )
+
+    def _test(self, slug: str | None, *, as_json: bool) -> None:
+        chosen = [queries.get_provider(slug)] if slug else list(queries.providers())
+        system = access.system_principal()
+        reports = [services.test_provider(by=system, provider=each) for each in chosen]
+        if as_json:
+            self.stdout.write(json.dumps([asdict(r) for r in reports], sort_keys=True))
+        else:
+            for report in reports:
+                word = "ok" if report.ok else report.error_class or "not tested"
+                said = report.answer if report.ok else report.detail
+                self.stdout.write(
+                    f"{report.provider}: {word}, {report.duration_ms} ms, {said}"
+                )
+        if not all(report.ok for report in reports):
+            sys.exit(FAILED)
+
+
+def _rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "lane": str(lane.lane),
+            "position": health.route.position,
+            "route": str(health.route.model),
+            "state": str(health.state),
+            "detail": health.detail or health.last_error_class,
+        }
+        for lane in queries.lanes_health()
+        for health in lane.routes
+    ]
