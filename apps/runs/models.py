@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Self
 
 from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import F, Q
 
 from apps.access.models import Principal, Workspace, WorkspaceQuerySet
 from apps.audit import ports as audit_ports
@@ -102,21 +102,8 @@ class Reason(models.TextChoices):
 
 class RunQuerySet(WorkspaceQuerySet):
     def due(self, now: datetime) -> Self:
-        """Keep what may be claimed: due, and the next of its serial key.
-
-        A run that was tried and backs off holds its place; one that is planned
-        for later or parked lets others of its key pass.
-        """
-        same_key = Run.objects.filter(serial_key=OuterRef("serial_key"))
-        busy = same_key.filter(state=State.RUNNING)
-        ahead = same_key.filter(
-            Q(due_at__lte=now) | Q(attempt__gt=0),
-            state=State.QUEUED,
-            id__lt=OuterRef("id"),
-        )
-        return self.filter(state=State.QUEUED, due_at__lte=now).filter(
-            Q(serial_key="") | (~Exists(busy) & ~Exists(ahead))
-        )
+        """Keep queued runs whose time has come; their key may still be busy."""
+        return self.filter(state=State.QUEUED, due_at__lte=now)
 
     def in_line(self) -> Self:
         """Order as claimed: urgent first, then as they came."""
@@ -205,19 +192,17 @@ class Run(Row):
                 condition=Q(state=State.QUEUED) & ~Q(serial_key=""),
                 name="run_key_line",
             ),
-            # sweep: expired leases
+            # sweep: expired leases (only running runs have one)
             models.Index(
-                F("lease_until"), condition=Q(state=State.RUNNING), name="run_lease"
+                F("lease_until"),
+                condition=Q(lease_until__isnull=False),
+                name="run_lease",
             ),
             # sweep: waiting runs whose time has come
             models.Index(
                 F("wake_at"), condition=Q(wake_at__isnull=False), name="run_wake"
             ),
-            # wake for a decision: who waits on this?
-            models.Index(
-                F("waiting_on"), condition=~Q(waiting_on=""), name="run_waiting_on"
-            ),
-            # desk: newest of a state; one trace
+            # desk: newest of a state; who waits; one trace
             models.Index(fields=["state", "-created_at"], name="run_state_newest"),
             models.Index(fields=["trace_id"], name="run_trace"),
         ]

@@ -10,14 +10,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import DateTimeField, F, Value
-from django.db.models.functions import Coalesce
 
 from apps.common import clock, failpoints
 from apps.common.errors import Fenced
-from apps.runs.models import Run, RunQuerySet, State
+from apps.runs.models import Run, State
 
 #: How long a claim holds without being renewed.
 LEASE_SECONDS = 30.0
@@ -42,6 +41,36 @@ def lease_end(now: datetime) -> datetime:
     return now + timedelta(seconds=LEASE_SECONDS)
 
 
+#: One run per serial key is next: nothing of the key runs, and nothing older of it
+#: is queued. A run that was tried and backs off holds its place; one that is planned
+#: for later or parked lets others pass. States are literals so that SQLite may use
+#: the partial indexes.
+NEXT_IN_LINE = """
+    SELECT run.id FROM runs_run run
+    WHERE run.state = 'queued' AND run.due_at <= %(now)s AND {chosen}
+      AND (run.serial_key = '' OR (
+        NOT EXISTS (
+          SELECT 1 FROM runs_run busy
+          WHERE busy.state = 'running' AND busy.serial_key <> ''
+            AND busy.serial_key = run.serial_key)
+        AND NOT EXISTS (
+          SELECT 1 FROM runs_run ahead
+          WHERE ahead.state = 'queued' AND ahead.serial_key <> ''
+            AND ahead.serial_key = run.serial_key AND ahead.id < run.id
+            AND (ahead.due_at <= %(now)s OR ahead.attempt > 0))))
+    ORDER BY run.priority DESC, run.due_at, run.id
+    LIMIT %(limit)s
+"""
+TAKE = """
+    WITH next_in_line AS MATERIALIZED ({next_in_line})
+    UPDATE runs_run SET state = 'running', fence = fence + 1, attempt = attempt + 1,
+        lease_owner = %(owner)s, lease_until = %(until)s, wake_at = NULL,
+        started_at = COALESCE(started_at, %(now)s)
+    WHERE state = 'queued' AND id IN (SELECT id FROM next_in_line)
+    RETURNING *
+"""
+
+
 def claim(
     *,
     owner: str,
@@ -55,11 +84,16 @@ def claim(
     Again: a run that is not due, not next, or taken is not returned.
     """
     now = clock.now()
-    due = Run.objects.due(now)
-    due = due.filter(id=run_id) if run_id else due.filter(queue__in=queues)
+    until = lease_end(now)
+    next_in_line, wanted = _next_in_line(queues, limit, now, run_id)
+    if connection.features.has_select_for_update_skip_locked:
+        next_in_line += " FOR UPDATE OF run SKIP LOCKED"
+    moment = connection.ops.adapt_datetimefield_value
+    taking = {**wanted, "owner": owner, "until": moment(until)}
     try:
         with transaction.atomic():
-            taken = _take(due.in_line()[:limit], owner=owner, now=now)
+            sql = TAKE.format(next_in_line=next_in_line)
+            taken = list(Run.objects.raw(sql, taking))
             if taken:
                 failpoints.reach("run.claimed.before_commit")
     except IntegrityError:
@@ -67,38 +101,31 @@ def claim(
         return []
     if taken:
         failpoints.reach("run.claimed")
-    return taken
-
-
-def _take(due: RunQuerySet, *, owner: str, now: datetime) -> list[Claimed]:
-    # 1. Look at the head of the line; on PostgreSQL past rows in other hands.
-    if connection.features.has_select_for_update_skip_locked:
-        due = due.select_for_update(skip_locked=True, of=("self",))
-    runs = list(due)
-    if not runs:
-        return []
-    # 2. Take them: the condition repeats what made them claimable.
-    until = lease_end(now)
-    taken = Run.objects.filter(
-        id__in=[run.id for run in runs], state=State.QUEUED, due_at__lte=now
-    ).update(
-        state=State.RUNNING,
-        fence=F("fence") + 1,
-        attempt=F("attempt") + 1,
-        lease_owner=owner,
-        lease_until=until,
-        started_at=Coalesce(F("started_at"), Value(now, DateTimeField())),
-        wake_at=None,
-    )
-    # 3. The rows were ours to lock, so a difference is a broken database.
-    if taken != len(runs):
-        raise Fenced(f"claimed {taken} of {len(runs)} runs")
-    return [Claimed(run, owner, run.fence + 1, run.attempt + 1, until) for run in runs]
+    taken.sort(key=lambda run: (-run.priority, run.due_at, run.id))
+    return [Claimed(run, owner, run.fence, run.attempt, until) for run in taken]
 
 
 def anything_due(queues: Sequence[str]) -> bool:
     """Look, without a lock, whether a claim is worth a transaction."""
-    return Run.objects.due(clock.now()).filter(queue__in=queues).exists()
+    sql, wanted = _next_in_line(queues, 1, clock.now(), None)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, wanted)
+        return cursor.fetchone() is not None
+
+
+def _next_in_line(
+    queues: Sequence[str], limit: int, now: datetime, run_id: uuid.UUID | None
+) -> tuple[str, dict[str, Any]]:
+    wanted: dict[str, Any] = {
+        "now": connection.ops.adapt_datetimefield_value(now),
+        "limit": limit,
+    }
+    if run_id is not None:
+        key = Run._meta.get_field("id").get_db_prep_value(run_id, connection)
+        return NEXT_IN_LINE.format(chosen="run.id = %(id)s"), {**wanted, "id": key}
+    named = {f"queue{number}": queue for number, queue in enumerate(queues)}
+    marks = ", ".join(f"%({name})s" for name in named)
+    return NEXT_IN_LINE.format(chosen=f"run.queue IN ({marks})"), {**wanted, **named}
 
 
 def check_fence(run_id: uuid.UUID, fence: int) -> None:

@@ -72,7 +72,8 @@ def _handle(claimed: Claimed, keeper: LeaseKeeper) -> Outcome | PolarError | str
 
 
 def _settle(claimed: Claimed, came_of_it: Outcome | PolarError | str) -> None:
-    connection.close_if_unusable_or_obsolete()
+    if connection.errors_occurred:
+        close_connection()
     match came_of_it:
         case Finish():
             settle.finish(claimed, came_of_it)
