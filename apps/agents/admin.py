@@ -30,7 +30,7 @@ class AgentProfileAdmin(ServiceAdmin):
     list_filter = ("lane", "is_active", "workspace")
     list_select_related = ("workspace",)
     search_fields = ("slug", "title")
-    form = ProfileForm
+    form = ProfileForm  # type: ignore[assignment] # our base admins any model
     fields = (
         "workspace",
         "slug",

@@ -208,8 +208,8 @@ def _key(
     if scope == PinScope.SESSION and scope_id is None:
         problem = FieldProblem("scopeId", "missing", "the id of a session")
         raise Invalid("This pin needs a session.", fields=(problem,))
-    own = {PinScope.USER: principal.id, PinScope.WORKSPACE: workspace.id}
-    return str(scope_id or own.get(PinScope(scope), ""))
+    own = {"user": principal.id, "workspace": workspace.id}
+    return str(scope_id or own.get(scope, ""))
 
 
 def _turn(turn: Turn) -> dict[str, Any]:

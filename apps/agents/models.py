@@ -17,7 +17,7 @@ from apps.common.models import Row
 from apps.common.states import Transitions
 from apps.providers.models import Lane
 
-EVENTS = audit_ports.declare(
+audit_ports.declare(
     "turn.started",
     "turn.answered",
     "turn.truncated",

@@ -19,7 +19,7 @@ UNTRUSTED = "untrusted"
 RESULT_CHARACTERS = 24_000
 OLD_RESULT_CHARACTERS = 600
 #: No context reads more turns than this, whatever its budget.
-MOST_TURNS = 60
+MOST_TURNS = 40
 #: Tools that Polar ships return what Polar made, except where they quote people.
 SHIPPED = "polar/"
 QUOTING = frozenset({"polar/conversation.search"})
@@ -50,7 +50,7 @@ def estimate_tokens(text: str) -> int:
 def load_past(turn: Turn) -> Past:
     """Read the turns that were finished before this one was taken up.
 
-    Reads: Turn, Step: two queries. What finished later stays out, so that a
+    Reads: Turn, Step: at most two queries. What finished later stays out, so that a
     resumed turn sees what it saw before.
     """
     found = Turn.objects.filter(
@@ -60,10 +60,10 @@ def load_past(turn: Turn) -> Past:
         finished_at__lte=turn.started_at,
     ).exclude(id=turn.id)
     turns = list(found.order_by("-created_at", "-id")[:MOST_TURNS])[::-1]
-    if not turns:
-        return Past()
-    journals = steps_of(turns)
-    told = tuple(tuple(_retell(each, journals[each.id])) for each in turns)
+    # A turn of one step was answered at once: its text says all.
+    longer = [each for each in turns if each.header.get("steps", 0) > 1]
+    journals = steps_of(longer) if longer else {}
+    told = tuple(tuple(_retell(each, journals.get(each.id, []))) for each in turns)
     return Past(tuple(turns), told)
 
 

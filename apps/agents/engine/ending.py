@@ -9,7 +9,6 @@ from typing import Any
 
 from apps.agents.models import (
     TURN,
-    Conversation,
     Delta,
     Step,
     StepState,
@@ -44,7 +43,7 @@ class Close:
 def close_turn(turn: Turn, steps: list[Step], close: Close) -> None:
     """End a turn, inside the caller's transaction.
 
-    Writes: Turn, Conversation, Delta (deleted), an event, a run for the reply.
+    Writes: Turn, Delta (deleted), an event, a run for the reply.
     Raises: Fenced when the turn is no longer open.
     """
     TURN.check(turn.state, close.state)
@@ -65,9 +64,6 @@ def close_turn(turn: Turn, steps: list[Step], close: Close) -> None:
         raise Fenced("This turn was ended by somebody else.")
     for name, value in values.items():
         setattr(turn, name, value)
-    Conversation.objects.filter(id=turn.conversation_id).update(
-        last_at=turn.finished_at
-    )
     Delta.objects.filter(turn=turn).delete()
     if turn.reply_run_kind and close.replies:
         _enqueue_reply(turn)

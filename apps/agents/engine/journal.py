@@ -28,7 +28,9 @@ class Journal:
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
-        self.steps = list(Step.objects.filter(turn=turn).order_by("seq"))
+        # A turn that nobody has taken up yet has no steps to read.
+        found = Step.objects.filter(turn=turn).order_by("seq")
+        self.steps = list(found) if turn.attempt else []
 
     def pending(self) -> Step | None:
         """Return the first step that is not finished, or None."""

@@ -6,6 +6,7 @@ from apps.agents.engine.context import Context
 from apps.agents.models import AgentProfile, Step, Turn
 from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
+from apps.gateway.services import Outcome
 from apps.providers import services as providers
 from apps.providers.ports import Tool
 from apps.runs.ports import RunContext
@@ -83,7 +84,7 @@ def run_tool(
     step: Step,
     ctx: RunContext,
     labels: frozenset[str],
-) -> extensions.Outcome:
+) -> Outcome:
     """Run one tool call through the gateway. Raises: what the gateway raises."""
     return extensions.execute_tool(
         alias=step.request["name"],

@@ -53,7 +53,7 @@ class DeltaStream:
         """Show the rest of what one model call said."""
         self._clean += self._held
         self._held = ""
-        if self._clean and self._flushed_at is not None:
+        if self._clean and self._shown:
             self._flush()
 
     def _is_due(self) -> bool:
