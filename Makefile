@@ -58,8 +58,8 @@ chaos: dev ## Rehearse the drills against a throw-away install
 	$(PYTEST) -q -n 0 -m journey tests/journeys
 
 .PHONY: bench
-bench: dev ## Measure the hot paths; prints figures, judges nothing
-	$(PY) -m bench
+bench: dev ## Measure the hot paths (BENCH="--only turns"); prints figures, judges nothing
+	$(PY) -m bench.run $(BENCH)
 
 .PHONY: lock
 lock: ## Compile requirements/*.in again (needs uv; releases at least 7 days old)
