@@ -73,6 +73,10 @@ format: ## Format the code and mend what ruff can mend
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+.PHONY: generated
+generated: dev ## Write the state diagrams and the API description anew
+	$(TEST_ENV) $(PY) -m tests.house.regenerate
+
 .PHONY: clean
 clean: ## Remove .venv and caches; keeps .env, the database and the witness
 	@$(PYTHON) polar_site/bootstrap.py clean
