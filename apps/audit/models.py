@@ -95,6 +95,12 @@ class Event(AppendOnly):
             models.Index(fields=["actor_id", "id"], name="event_by_actor"),
             # all of one kind, newest first
             models.Index(fields=["type", "id"], name="event_by_type"),
+            # verify: payloads that must be there or have been erased
+            models.Index(
+                fields=["id"],
+                condition=~Q(payload_digest=""),
+                name="event_with_payload",
+            ),
             # refusals and approvals, newest first
             models.Index(
                 fields=["decision", "id"],

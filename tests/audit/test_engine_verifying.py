@@ -298,29 +298,36 @@ def test_verify_when_a_payload_is_gone_unerased_then_names_its_event(
 # --- the cheap check ------------------------------------------------------------
 
 
-def columns_of(event: Event) -> tuple[Any, ...]:
-    import json
-
-    said = json.loads(event.body)
-    return tuple(said[name] for name in body.COLUMNS)
-
-
-def test_matches_when_text_is_plain_then_the_fast_way_agrees(
+def test_verify_when_text_is_plain_then_nothing_is_parsed(
     record: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events = [
-        *record(),
-        *record(run_id=ids.new_id()),
-        *record(workspace_id=ids.new_id(), data={}),
-    ]
-    monkeypatch.setattr(body, "_matches_slowly", lambda *said: False)
+    record()
+    record(run_id=ids.new_id())
+    record(workspace_id=ids.new_id(), run_id=ids.new_id())
+    services.seal()
+    monkeypatch.setattr(body, "repeats", lambda event: False)
 
-    assert all(body.matches(event.body, columns_of(event)) for event in events)
+    assert services.verify().ok
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", "{}"])
-def test_matches_when_the_body_is_no_event_then_false(text: str) -> None:
-    assert not body.matches(text, ("",) * len(body.COLUMNS))
+@pytest.mark.parametrize("text", ["not json", "[]", "{}", '{"data":{}}'])
+def test_repeats_when_the_body_is_no_event_then_false(
+    record: Recorder, text: str
+) -> None:
+    (event,) = record()
+    event.body = text
+
+    assert not body.repeats(event)
+
+
+def test_verify_when_a_column_cannot_be_read_then_names_the_event(
+    record: Recorder,
+) -> None:
+    record(3, run_id=ids.new_id())
+    services.seal()
+    sql("UPDATE audit_event SET run_id = 'nonsense' WHERE gseq = 1")
+
+    assert services.verify().first_bad == 1
 
 
 # --- triggers -------------------------------------------------------------------

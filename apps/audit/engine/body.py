@@ -1,8 +1,9 @@
 """The exact text of an event, and the cheap check that its columns repeat it.
 
 The body is RFC 8785 canonical JSON with the keys in `COLUMNS` and `data`; UUIDs
-are 32 hex digits, the time is UTC with six decimals. `matches` rebuilds the
-text around `data` from columns, so that a million rows are checked unparsed.
+are 32 hex digits, the time is UTC with six decimals. the
+database rebuilds the text around `data` from the columns, so that a million rows
+are checked without being parsed.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from apps.audit.models import Event
 from apps.common import canonical
 from apps.common.errors import FieldProblem, Invalid
 
@@ -35,8 +37,8 @@ COLUMNS = (
     "workspace_id",
 )
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-#: The quotes around `data` when nothing is null: 17 keys, 15 texts.
-_QUOTES = 64
+#: The quotes of the edges when nothing is null.
+_HEAD_QUOTES, _TAIL_QUOTES = 14, 50
 
 
 def write(columns: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -75,71 +77,110 @@ def payload_digest(salt: str, text: str) -> str:
     return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def matches(body: str, columns: tuple[Any, ...]) -> bool:
-    """Tell whether the columns, in the order of COLUMNS, say what the body says.
+def columns_of(event: Event) -> dict[str, Any]:
+    """Shape: what the body says besides `data`, taken from the columns."""
+    return {
+        "actor_id": event.actor_id,
+        "actor_kind": event.actor_kind,
+        "actor_label": event.actor_label,
+        "decision": event.decision,
+        "epoch": event.epoch,
+        "id": event.id.hex,
+        "occurred_at": time_text(event.occurred_at),
+        "payload_digest": event.payload_digest,
+        "reason": event.reason,
+        "run_id": event.run_id and event.run_id.hex,
+        "run_seq": event.run_seq,
+        "subject_id": event.subject_id,
+        "subject_kind": event.subject_kind,
+        "trace_id": event.trace_id,
+        "type": event.type,
+        "workspace_id": event.workspace_id and event.workspace_id.hex,
+    }
 
-    The fast way compares the text around `data`. It is exact when that text holds
-    no backslash and just the quotes that the keys and values need.
-    """
-    actor_id, actor_kind, actor_label, *rest = columns
-    head = (
-        f'{{"actor_id":"{actor_id}","actor_kind":"{actor_kind}",'
-        f'"actor_label":"{actor_label}","data":{{'
+
+def edges_sql(vendor: str) -> str:
+    """Write SQL for what stands before and after `data`, and the count of nulls."""
+    head = _format(vendor, ("actor_id", "actor_kind", "actor_label"))
+    tail = _format(vendor, COLUMNS[3:])
+    return (
+        f"format('{{{head[0]},\"data\":{{', {head[1]}),"
+        f" format('}},{tail[0]}}}', {tail[1]}),"
+        " CASE WHEN run_id IS NULL THEN 2 ELSE 0 END"
+        " + CASE WHEN workspace_id IS NULL THEN 2 ELSE 0 END"
     )
-    tail, quotes = _tail(rest)
-    if (
-        body.startswith(head)
-        and body.endswith(tail)
-        and len(body) >= len(head) + len(tail)
-        and head.count('"') + tail.count('"') == quotes
+
+
+def line_sql(vendor: str) -> str:
+    """Write SQL for an event's journal line."""
+    run, seq = _value(vendor, "run_id"), _value(vendor, "run_seq")
+    return (
+        'format(\'{"epoch":"%s","gseq":%s,"hash":"%s","run_id":%s,"run_seq":%s}\','
+        f" epoch, gseq, digest, {run}, {seq})"
+    )
+
+
+def stands_between(text: str, head: str, tail: str, nulls: int) -> bool:
+    """Tell cheaply that the columns behind the edges say what the body says.
+
+    True is exact, because the edges hold no backslash and only the quotes that
+    keys and values need. False only means: look again with `repeats`.
+    """
+    return (
+        text.startswith(head)
+        and text.endswith(tail)
+        and len(text) >= len(head) + len(tail)
+        and head.count('"') == _HEAD_QUOTES
+        and tail.count('"') == _TAIL_QUOTES - nulls
         and "\\" not in head
         and "\\" not in tail
-    ):
-        return True
-    return _matches_slowly(body, columns)
+    )
 
 
-def _tail(columns: list[Any]) -> tuple[str, int]:
-    (
-        decision,
-        epoch,
-        id_,
-        occurred_at,
-        payload,
-        reason,
-        run_id,
-        run_seq,
-        subject_id,
-        subject_kind,
-        trace_id,
-        type_,
-        workspace_id,
-    ) = columns
-    quotes = _QUOTES
-    run = f'"{run_id}"'
-    if run_id is None:
-        run, quotes = "null", quotes - 2
-    workspace = f'"{workspace_id}"'
-    if workspace_id is None:
-        workspace, quotes = "null", quotes - 2
-    place = "null" if run_seq is None else run_seq
-    return (
-        f'}},"decision":"{decision}","epoch":"{epoch}","id":"{id_}",'
-        f'"occurred_at":"{occurred_at}","payload_digest":"{payload}",'
-        f'"reason":"{reason}","run_id":{run},"run_seq":{place},'
-        f'"subject_id":"{subject_id}","subject_kind":"{subject_kind}",'
-        f'"trace_id":"{trace_id}","type":"{type_}","workspace_id":{workspace}}}'
-    ), quotes
-
-
-def _matches_slowly(body: str, columns: tuple[Any, ...]) -> bool:
+def repeats(event: Event) -> bool:
+    """Tell whether every column says what the body says, by reading both."""
     try:
-        said = json.loads(body)
+        said = json.loads(event.body)
     except ValueError:
         return False
-    if not isinstance(said, dict) or set(said) != {*COLUMNS, "data"}:
+    if not isinstance(said, dict) or not isinstance(said.pop("data", None), dict):
         return False
-    return all(
-        said[name] == value and type(said[name]) is type(value)
-        for name, value in zip(COLUMNS, columns, strict=True)
+    columns = columns_of(event)
+    return said == columns and all(
+        type(said[name]) is type(value) for name, value in columns.items()
     )
+
+
+def _format(vendor: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """Shape: (format text, arguments)."""
+    bare = ("run_id", "run_seq", "workspace_id")
+    text = ",".join(
+        f'"{name}":%s' if name in bare else f'"{name}":"%s"' for name in names
+    )
+    return text, ", ".join(_value(vendor, name) for name in names)
+
+
+def _value(vendor: str, name: str) -> str:
+    return _SPECIAL[vendor].get(name, name)
+
+
+_UUID = "replace({}::text, '-', '')"
+_NULLABLE = "coalesce('\"' || {} || '\"', 'null')"
+_SPECIAL: dict[str, dict[str, str]] = {
+    "sqlite": {
+        "occurred_at": "replace(occurred_at, ' ', 'T') || 'Z'",
+        "run_id": _NULLABLE.format("run_id"),
+        "run_seq": "coalesce(run_seq, 'null')",
+        "workspace_id": _NULLABLE.format("workspace_id"),
+    },
+    "postgresql": {
+        "id": _UUID.format("id"),
+        "occurred_at": (
+            "to_char(occurred_at AT TIME ZONE 'UTC',"
+            ' \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
+        ),
+        "run_id": _NULLABLE.format(_UUID.format("run_id")),
+        "run_seq": "coalesce(run_seq::text, 'null')",
+        "workspace_id": _NULLABLE.format(_UUID.format("workspace_id")),
+    },
+}

@@ -72,6 +72,7 @@ def key_hash(name: str, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
 
 
+@lru_cache(maxsize=16)
 def parse_verifier_key(vkey: str) -> tuple[str, bytes]:
     """Shape: (name, public key). Raises: Invalid."""
     try:

@@ -70,7 +70,7 @@ def insert(draft: Draft) -> Event:
         occurred_at=clock.now(),
         payload_digest=payload_digest,
     )
-    event.body = body.write(_columns(event), draft.data)
+    event.body = body.write(body.columns_of(event), draft.data)
     event.digest = merkle.leaf_hash(event.body.encode()).hex()
     event.save(force_insert=True)
     if payload is not None:
@@ -108,27 +108,6 @@ def _place(run_id: UUID | None) -> tuple[int | None, str]:
         cursor.execute(_NEXT, [key])
         seq, epoch = cursor.fetchone()
     return seq, epoch or current_epoch()
-
-
-def _columns(event: Event) -> dict[str, Any]:
-    return {
-        "actor_id": event.actor_id,
-        "actor_kind": event.actor_kind,
-        "actor_label": event.actor_label,
-        "decision": event.decision,
-        "epoch": event.epoch,
-        "id": event.id.hex,
-        "occurred_at": body.time_text(event.occurred_at),
-        "payload_digest": event.payload_digest,
-        "reason": event.reason,
-        "run_id": event.run_id and event.run_id.hex,
-        "run_seq": event.run_seq,
-        "subject_id": event.subject_id,
-        "subject_kind": event.subject_kind,
-        "trace_id": event.trace_id,
-        "type": event.type,
-        "workspace_id": event.workspace_id and event.workspace_id.hex,
-    }
 
 
 def _fit(text: str, length: int) -> str:

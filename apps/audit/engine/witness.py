@@ -14,16 +14,12 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
-from apps.audit.engine import journal, keys
+from apps.audit.engine import body, journal, keys
 from apps.audit.errors import KeyMismatch, NoWitness, StoreRolledBack
 from apps.audit.models import Event, Head
 from apps.common import clock
 
 CHUNK = 2000
-_LINE = (
-    "SELECT gseq, epoch, run_id, run_seq, digest FROM audit_event"
-    " WHERE gseq >= %s AND gseq < %s ORDER BY gseq"
-)
 
 
 def is_here() -> bool:
@@ -148,27 +144,37 @@ def lines(where: Path) -> Iterator[bytes]:
             yield from file
 
 
-def line(epoch: str, gseq: int, digest: str, run_id: str | None, seq: Any) -> str:
-    """Write one event's journal line; always these keys in this order."""
-    run = "null" if run_id is None else f'"{run_id}"'
-    place = "null" if seq is None else seq
-    return (
-        f'{{"epoch":"{epoch}","gseq":{gseq},"hash":"{digest}",'
-        f'"run_id":{run},"run_seq":{place}}}'
-    )
+class Text:
+    """The journal's files read as one; no file stays open between reads."""
+
+    def __init__(self, where: Path) -> None:
+        self._paths = sorted(where.glob("journal-*.jsonl"))
+        self._at = 0
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes; fewer at the end."""
+        parts: list[bytes] = []
+        while count and self._paths:
+            with self._paths[0].open("rb") as file:
+                file.seek(self._at)
+                part = file.read(count)
+            parts.append(part)
+            self._at += len(part)
+            count -= len(part)
+            if count:
+                self._paths.pop(0)
+                self._at = 0
+        return b"".join(parts)
 
 
 def _lines(low: int, high: int) -> list[str]:
+    line = body.line_sql(connection.vendor).replace("%", "%%")
+    statement = f"SELECT {line} FROM audit_event"  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(_LINE, [low, high])
-        return [
-            line(epoch, gseq, digest, _hex(run_id), run_seq)
-            for gseq, epoch, run_id, run_seq, digest in cursor.fetchall()
-        ]
-
-
-def _hex(run_id: Any) -> str | None:
-    return run_id if run_id is None or isinstance(run_id, str) else run_id.hex
+        cursor.execute(
+            f"{statement} WHERE gseq >= %s AND gseq < %s ORDER BY gseq", [low, high]
+        )
+        return [row[0] for row in cursor.fetchall()]
 
 
 def _has(gseq: int, digest: str) -> bool:
