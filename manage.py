@@ -4,8 +4,9 @@
 import os
 import sys
 
-import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
 from django.core.management import execute_from_command_line
+
+import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "polar_site.settings")
