@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from django.apps import apps
 from django.core.management import call_command
-from django.db.migrations.loader import MigrationLoader
 
 from apps.common.models import AppendOnly, AppendOnlyError
 from tests.house.rules import points_down
@@ -70,10 +69,15 @@ def test_migrations_are_named_by_hand():
 
 
 def test_every_app_with_tables_has_migrations():
-    disk = MigrationLoader(None, ignore_no_initial=True).disk_migrations
     labels = {model._meta.app_label for model in OURS}
 
-    assert labels - {label for label, _ in disk} == set()
+    missing = {
+        label
+        for label in labels
+        if not list((ROOT / "apps" / label / "migrations").glob("0001_*.py"))
+    }
+
+    assert missing == set()
 
 
 def test_every_table_has_an_admin_page():

@@ -1,7 +1,9 @@
 """A ciphertext opens in its own place and nowhere else."""
 
+import base64
 import random
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -155,3 +157,19 @@ def test_any_text_comes_back_as_it_was(value):
     sealed = envelope.seal(value, place=PLACE, data_key=DATA_KEY)
 
     assert envelope.open_value(sealed, place=PLACE, data_key=DATA_KEY) == value
+
+
+def test_envelope_written_before_still_opens():
+    """The form on disk is a promise: these texts were written by pv1."""
+    key = ports.parse_ring(f"k1:{base64.b64encode(bytes(range(32))).decode()}").primary
+    place = Place(UUID(int=1), UUID(int=2), "provider.api_key")
+    wrapped = (
+        "pv1.nsfGLKKsAZy46bmW."
+        "Gz2GgFeSusy64__qnfBP6ylovSFXYjt9rqcNfyH6zX_wDz1LFMuOzfeVdAbqDSK9"
+    )
+    sealed = "pv1.oggpIEA-iMTqsLRS.k1az1ctNTCXzf89FLxvVy47kvchqZJxrFIPo-w"
+
+    data_key = envelope.unwrap(wrapped, place=place, key=key)
+
+    assert envelope.open_value(sealed, place=place, data_key=data_key) == "golden value"
+    assert key.fingerprint("golden value") == "e563ed1c73961a63"
