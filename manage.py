@@ -4,9 +4,9 @@
 import os
 import sys
 
-from django.core.management import execute_from_command_line
+import polar_site  # noqa: F401 - first: puts the fixed SQLite in place  # isort: skip
 
-import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
+from django.core.management import execute_from_command_line  # isort: skip
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "polar_site.settings")
