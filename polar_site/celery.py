@@ -64,10 +64,10 @@ def keep_logging(**_: Any) -> None:
     """Django configured the logs; Celery leaves them alone."""
 
 
-class Carry(bootsteps.StartStopStep):  # type: ignore[misc]
+class Carry(bootsteps.StartStopStep):
     """Start the carrier with the worker's thread pool, and leave before it."""
 
-    requires = {"celery.worker.components:Pool"}
+    requires = ("celery.worker.components:Pool",)
 
     def start(self, worker: Any) -> None:
         # Celery imports this module before Django's apps are ready.

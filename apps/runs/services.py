@@ -26,8 +26,11 @@ from apps.runs.models import (
     LIFECYCLE,
     SCHEDULE_LIFECYCLE,
     WAITING,
+    CatchUp,
+    Overlap,
     Run,
     Schedule,
+    ScheduleKind,
     ScheduleState,
     State,
 )
@@ -312,11 +315,13 @@ def set_schedule_state(
     return schedule
 
 
+CHOICES = {"kind": ScheduleKind, "catch_up": CatchUp, "overlap": Overlap}
+
+
 def _check_choices(schedule: Schedule) -> None:
-    for name in ("kind", "catch_up", "overlap"):
-        choices = dict(Schedule._meta.get_field(name).choices or ())
-        if getattr(schedule, name) not in choices:
-            raise Invalid(f"A schedule's {name} is one of {', '.join(choices)}.")
+    for name, choices in CHOICES.items():
+        if getattr(schedule, name) not in choices.values:
+            raise Invalid(f"A schedule's {name} is one of {', '.join(choices.values)}.")
     slots.check(schedule)
 
 
