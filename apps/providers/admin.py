@@ -30,7 +30,7 @@ def _by(request: HttpRequest) -> Any:
 @admin.register(Provider)
 class ProviderAdmin(ServiceAdmin):
     can_add = can_change = can_remove = True
-    form = ProviderForm
+    form = ProviderForm  # type: ignore[assignment]
     list_display = ("slug", "kind", "base_url", "health", "source", "quiet_until")
     list_filter = ("kind", "state", "enabled", "source")
     search_fields = ("slug", "base_url")
@@ -95,7 +95,7 @@ class ProviderAdmin(ServiceAdmin):
 @admin.register(Model)
 class ModelAdmin(ServiceAdmin):
     can_add = can_change = True
-    form = ModelForm
+    form = ModelForm  # type: ignore[assignment]
     list_display = ("name", "provider", "context_window_tokens", "price", "dated")
     list_filter = ("provider",)
     search_fields = ("name", "provider__slug")
@@ -124,7 +124,7 @@ class ModelAdmin(ServiceAdmin):
 @admin.register(Route)
 class RouteAdmin(ServiceAdmin):
     can_add = can_change = can_remove = True
-    form = RouteForm
+    form = RouteForm  # type: ignore[assignment]
     list_display = ("lane", "position", "model", "enabled", "breaker_state")
     list_filter = ("lane", "enabled")
     search_fields = ("model__name", "model__provider__slug")

@@ -13,7 +13,7 @@ from apps.common.models import AppendOnly, Row
 from apps.common.states import Transitions
 from apps.providers import ports
 
-EVENTS = audit_ports.declare(
+audit_ports.declare(
     "provider.saved",
     "provider.removed",
     "provider.key_rejected",

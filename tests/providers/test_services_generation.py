@@ -4,13 +4,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.access.models import Workspace
 from apps.audit.models import Event
-from apps.common import clock
+from apps.common import clock, ids
 from apps.common.errors import Halted
 from apps.gateway import services as gateway
 from apps.gateway.models import Call
+from apps.gateway.ports import Lineage
 from apps.providers import queries
 from apps.providers import services as providers
 from apps.providers.errors import NoRouteAvailable
@@ -220,15 +223,34 @@ def test_the_scripted_model_leaves_when_a_provider_comes(workspace: Workspace) -
     assert together.served_by == "fake/fake-1"
 
 
-def test_few_statements_serve_a_scripted_answer(
-    workspace: Workspace, django_assert_max_num_queries: Any
-) -> None:
-    providers.sync_from_env()
-    ask(workspace)
-    call_queries = 16  # the gateway's own
+def test_a_step_that_was_answered_is_replayed_unpaid(workspace: Workspace) -> None:
+    lineage = Lineage(run_id=ids.new_id(), seq="1", trace_id=ids.new_trace_id())
+    with openai_server() as server:
+        builders.route("brain", url=server.url)
+        first = ask(workspace, lineage=lineage)
+        again = ask(workspace, lineage=lineage)
 
-    with django_assert_max_num_queries(call_queries + 8):
+    assert (again.text, len(server.requests)) == (first.text, 1)
+    assert UsageRow.objects.count() == 1
+
+
+def test_asking_twice_outside_a_run_asks_twice(workspace: Workspace) -> None:
+    with openai_server() as server:
+        builders.route("brain", url=server.url)
         ask(workspace)
+        ask(workspace)
+
+    assert len(server.requests) == 2
+
+
+def test_three_statements_serve_a_scripted_answer(workspace: Workspace) -> None:
+    """Read the routes, insert the attempts, insert the usage row."""
+    providers.sync_from_env()
+    with CaptureQueriesContext(connection) as seen:
+        ask(workspace)
+
+    ours = [each["sql"] for each in seen if '"providers_' in each["sql"]]
+    assert [sql.split()[0] for sql in ours] == ["SELECT", "INSERT", "INSERT"]
 
 
 def test_health_names_what_rests(workspace: Workspace) -> None:

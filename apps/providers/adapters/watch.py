@@ -146,7 +146,9 @@ class WatchedStream(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watch, limits = self._watch, self._watch.deadlines
-        source = aiter(self._response.stream)
+        stream = self._response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        source = aiter(stream)
         window_start, window_bytes = 0.0, 0
         while True:
             chunk = await self._next(source)

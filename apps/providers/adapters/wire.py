@@ -30,7 +30,11 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.google import GoogleModel
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.models.openai import (
+    OpenAIChatModel,
+    OpenAIResponsesModel,
+    OpenAIResponsesModelSettings,
+)
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.google import GoogleProvider
@@ -249,7 +253,9 @@ def _openai_model(target: Target, name: str, openai: AsyncOpenAI) -> Model[Any]:
         if target.base_url or target.settings.get("api") == "chat":
             return OpenAIChatModel(name, provider=provider)
         return OpenAIResponsesModel(
-            name, provider=provider, settings={"openai_store": False}
+            name,
+            provider=provider,
+            settings=OpenAIResponsesModelSettings(openai_store=False),
         )
     # Local servers often ignore `max_completion_tokens`; they know `max_tokens`.
     profile = OpenAIModelProfile(openai_chat_supports_max_completion_tokens=False)

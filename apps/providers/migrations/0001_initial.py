@@ -7,170 +7,425 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('vault', '0001_initial'),
+        ("vault", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.UUIDField(default=apps.common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=apps.common.clock.now, editable=False)),
-                ('run_id', models.UUIDField(blank=True, null=True)),
-                ('turn_id', models.UUIDField(blank=True, null=True)),
-                ('step_id', models.UUIDField(blank=True, null=True)),
-                ('trace_id', models.CharField(blank=True, max_length=32)),
-                ('origin', models.CharField(choices=[('real', 'Real'), ('demo', 'Demo'), ('drill', 'Drill'), ('synthetic', 'Synthetic')], default='real', max_length=10)),
-                ('duration_ms', models.PositiveIntegerField(default=0)),
-                ('ttft_ms', models.PositiveIntegerField(default=0)),
-                ('tokens_in', models.PositiveIntegerField(default=0)),
-                ('tokens_out', models.PositiveIntegerField(default=0)),
-                ('cached', models.PositiveIntegerField(default=0)),
-                ('micros', models.PositiveBigIntegerField(default=0)),
-                ('error_class', models.CharField(blank=True, max_length=20)),
-                ('route_id', models.UUIDField(blank=True, null=True)),
-                ('route_name', models.CharField(max_length=180)),
-                ('lane', models.CharField(blank=True, max_length=10)),
-                ('requested_lane', models.CharField(choices=[('local', 'Local'), ('worker', 'Worker'), ('brain', 'Brain')], max_length=10)),
-                ('outcome', models.CharField(choices=[('attempted', 'Attempted'), ('skipped', 'Skipped')], max_length=10)),
-                ('reason', models.CharField(blank=True, max_length=20)),
-                ('detail', models.CharField(blank=True, max_length=500)),
-                ('seq', models.PositiveSmallIntegerField()),
-                ('call_id', models.UUIDField(blank=True, null=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.common.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=apps.common.clock.now, editable=False),
+                ),
+                ("run_id", models.UUIDField(blank=True, null=True)),
+                ("turn_id", models.UUIDField(blank=True, null=True)),
+                ("step_id", models.UUIDField(blank=True, null=True)),
+                ("trace_id", models.CharField(blank=True, max_length=32)),
+                (
+                    "origin",
+                    models.CharField(
+                        choices=[
+                            ("real", "Real"),
+                            ("demo", "Demo"),
+                            ("drill", "Drill"),
+                            ("synthetic", "Synthetic"),
+                        ],
+                        default="real",
+                        max_length=10,
+                    ),
+                ),
+                ("duration_ms", models.PositiveIntegerField(default=0)),
+                ("ttft_ms", models.PositiveIntegerField(default=0)),
+                ("tokens_in", models.PositiveIntegerField(default=0)),
+                ("tokens_out", models.PositiveIntegerField(default=0)),
+                ("cached", models.PositiveIntegerField(default=0)),
+                ("micros", models.PositiveBigIntegerField(default=0)),
+                ("error_class", models.CharField(blank=True, max_length=20)),
+                ("route_id", models.UUIDField(blank=True, null=True)),
+                ("route_name", models.CharField(max_length=180)),
+                ("lane", models.CharField(blank=True, max_length=10)),
+                (
+                    "requested_lane",
+                    models.CharField(
+                        choices=[
+                            ("local", "Local"),
+                            ("worker", "Worker"),
+                            ("brain", "Brain"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[("attempted", "Attempted"), ("skipped", "Skipped")],
+                        max_length=10,
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=20)),
+                ("detail", models.CharField(blank=True, max_length=500)),
+                ("seq", models.PositiveSmallIntegerField()),
+                ("call_id", models.UUIDField(blank=True, null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['turn_id'], name='providers_attempt_turn'), models.Index(fields=['trace_id'], name='providers_attempt_trace'), models.Index(fields=['route_id', '-created_at'], name='providers_attempt_route')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('outcome', 'attempted'), models.Q(('reason', ''), _negated=True), _connector='OR'), name='providers_attempt_reason')],
+                "indexes": [
+                    models.Index(fields=["turn_id"], name="providers_attempt_turn"),
+                    models.Index(fields=["trace_id"], name="providers_attempt_trace"),
+                    models.Index(
+                        fields=["route_id", "-created_at"],
+                        name="providers_attempt_route",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("outcome", "attempted"),
+                            models.Q(("reason", ""), _negated=True),
+                            _connector="OR",
+                        ),
+                        name="providers_attempt_reason",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Provider',
+            name="Provider",
             fields=[
-                ('id', models.UUIDField(default=apps.common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=apps.common.clock.now, editable=False)),
-                ('slug', models.SlugField(max_length=40, unique=True)),
-                ('kind', models.CharField(choices=[('openai', 'OpenAI'), ('openai_compatible', 'OpenAI-compatible'), ('anthropic', 'Anthropic'), ('gemini', 'Gemini'), ('scripted', 'Scripted (built in)')], max_length=20)),
-                ('base_url', models.URLField(blank=True, max_length=300)),
-                ('enabled', models.BooleanField(default=True)),
-                ('state', models.CharField(choices=[('ok', 'Ok'), ('rejected', 'Rejected')], default='ok', max_length=10)),
-                ('state_detail', models.CharField(blank=True, max_length=300)),
-                ('source', models.CharField(choices=[('env', 'found by itself'), ('desk', 'entered by an operator')], default='desk', max_length=10)),
-                ('settings', models.JSONField(blank=True, default=dict)),
-                ('revision', models.PositiveIntegerField(default=1)),
-                ('quiet_until', models.DateTimeField(blank=True, null=True)),
-                ('updated_at', models.DateTimeField(blank=True, null=True)),
-                ('secret', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to='vault.secret')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.common.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=apps.common.clock.now, editable=False),
+                ),
+                ("slug", models.SlugField(max_length=40, unique=True)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("openai", "OpenAI"),
+                            ("openai_compatible", "OpenAI-compatible"),
+                            ("anthropic", "Anthropic"),
+                            ("gemini", "Gemini"),
+                            ("scripted", "Scripted (built in)"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("base_url", models.URLField(blank=True, max_length=300)),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("ok", "Ok"), ("rejected", "Rejected")],
+                        default="ok",
+                        max_length=10,
+                    ),
+                ),
+                ("state_detail", models.CharField(blank=True, max_length=300)),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("env", "found by itself"),
+                            ("desk", "entered by an operator"),
+                        ],
+                        default="desk",
+                        max_length=10,
+                    ),
+                ),
+                ("settings", models.JSONField(blank=True, default=dict)),
+                ("revision", models.PositiveIntegerField(default=1)),
+                ("quiet_until", models.DateTimeField(blank=True, null=True)),
+                ("updated_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "secret",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to="vault.secret",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.UUIDField(default=apps.common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=apps.common.clock.now, editable=False)),
-                ('name', models.CharField(max_length=120)),
-                ('context_window_tokens', models.PositiveIntegerField(default=32768)),
-                ('max_output_tokens', models.PositiveIntegerField(default=4096)),
-                ('input_micros', models.PositiveBigIntegerField(default=0)),
-                ('output_micros', models.PositiveBigIntegerField(default=0)),
-                ('cached_micros', models.PositiveBigIntegerField(default=0)),
-                ('supports_tools', models.BooleanField(default=True)),
-                ('dated', models.DateField(blank=True, null=True)),
-                ('provider', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='models', to='providers.provider')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.common.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=apps.common.clock.now, editable=False),
+                ),
+                ("name", models.CharField(max_length=120)),
+                ("context_window_tokens", models.PositiveIntegerField(default=32768)),
+                ("max_output_tokens", models.PositiveIntegerField(default=4096)),
+                ("input_micros", models.PositiveBigIntegerField(default=0)),
+                ("output_micros", models.PositiveBigIntegerField(default=0)),
+                ("cached_micros", models.PositiveBigIntegerField(default=0)),
+                ("supports_tools", models.BooleanField(default=True)),
+                ("dated", models.DateField(blank=True, null=True)),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="models",
+                        to="providers.provider",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Route',
+            name="Route",
             fields=[
-                ('id', models.UUIDField(default=apps.common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=apps.common.clock.now, editable=False)),
-                ('lane', models.CharField(choices=[('local', 'Local'), ('worker', 'Worker'), ('brain', 'Brain')], max_length=10)),
-                ('position', models.PositiveSmallIntegerField()),
-                ('enabled', models.BooleanField(default=True)),
-                ('connect_seconds', models.FloatField(default=5.0)),
-                ('first_byte_seconds', models.FloatField(default=30.0)),
-                ('idle_seconds', models.FloatField(default=20.0)),
-                ('wall_seconds', models.FloatField(default=180.0)),
-                ('max_bytes', models.PositiveIntegerField(default=4000000)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routes', to='providers.model')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.common.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=apps.common.clock.now, editable=False),
+                ),
+                (
+                    "lane",
+                    models.CharField(
+                        choices=[
+                            ("local", "Local"),
+                            ("worker", "Worker"),
+                            ("brain", "Brain"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("position", models.PositiveSmallIntegerField()),
+                ("enabled", models.BooleanField(default=True)),
+                ("connect_seconds", models.FloatField(default=5.0)),
+                ("first_byte_seconds", models.FloatField(default=30.0)),
+                ("idle_seconds", models.FloatField(default=20.0)),
+                ("wall_seconds", models.FloatField(default=180.0)),
+                ("max_bytes", models.PositiveIntegerField(default=4000000)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="routes",
+                        to="providers.model",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Breaker',
+            name="Breaker",
             fields=[
-                ('id', models.UUIDField(default=apps.common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=apps.common.clock.now, editable=False)),
-                ('state', models.CharField(choices=[('closed', 'Closed'), ('open', 'Open'), ('half_open', 'Half Open')], default='closed', max_length=10)),
-                ('failures', models.PositiveIntegerField(default=0)),
-                ('ladder_step', models.PositiveSmallIntegerField(default=0)),
-                ('opened_at', models.DateTimeField(blank=True, null=True)),
-                ('probe_at', models.DateTimeField(blank=True, null=True)),
-                ('last_error', models.CharField(blank=True, max_length=300)),
-                ('last_error_class', models.CharField(blank=True, max_length=20)),
-                ('last_error_at', models.DateTimeField(blank=True, null=True)),
-                ('route', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='breaker', to='providers.route')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.common.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=apps.common.clock.now, editable=False),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("closed", "Closed"),
+                            ("open", "Open"),
+                            ("half_open", "Half Open"),
+                        ],
+                        default="closed",
+                        max_length=10,
+                    ),
+                ),
+                ("failures", models.PositiveIntegerField(default=0)),
+                ("ladder_step", models.PositiveSmallIntegerField(default=0)),
+                ("opened_at", models.DateTimeField(blank=True, null=True)),
+                ("probe_at", models.DateTimeField(blank=True, null=True)),
+                ("last_error", models.CharField(blank=True, max_length=300)),
+                ("last_error_class", models.CharField(blank=True, max_length=20)),
+                ("last_error_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "route",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="breaker",
+                        to="providers.route",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='UsageRow',
+            name="UsageRow",
             fields=[
-                ('id', models.UUIDField(default=apps.common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(default=apps.common.clock.now, editable=False)),
-                ('run_id', models.UUIDField(blank=True, null=True)),
-                ('turn_id', models.UUIDField(blank=True, null=True)),
-                ('step_id', models.UUIDField(blank=True, null=True)),
-                ('trace_id', models.CharField(blank=True, max_length=32)),
-                ('origin', models.CharField(choices=[('real', 'Real'), ('demo', 'Demo'), ('drill', 'Drill'), ('synthetic', 'Synthetic')], default='real', max_length=10)),
-                ('duration_ms', models.PositiveIntegerField(default=0)),
-                ('ttft_ms', models.PositiveIntegerField(default=0)),
-                ('tokens_in', models.PositiveIntegerField(default=0)),
-                ('tokens_out', models.PositiveIntegerField(default=0)),
-                ('cached', models.PositiveIntegerField(default=0)),
-                ('micros', models.PositiveBigIntegerField(default=0)),
-                ('error_class', models.CharField(blank=True, max_length=20)),
-                ('workspace_id', models.UUIDField(blank=True, null=True)),
-                ('principal_id', models.UUIDField(blank=True, null=True)),
-                ('requested_lane', models.CharField(choices=[('local', 'Local'), ('worker', 'Worker'), ('brain', 'Brain')], max_length=10)),
-                ('requested_provider', models.CharField(blank=True, max_length=40)),
-                ('requested_model', models.CharField(blank=True, max_length=120)),
-                ('served_lane', models.CharField(blank=True, max_length=10)),
-                ('served_provider', models.CharField(blank=True, max_length=40)),
-                ('served_model', models.CharField(blank=True, max_length=120)),
-                ('lane_change', models.CharField(choices=[('none', 'None'), ('planned', 'Planned'), ('operator_pin', 'Operator Pin'), ('fallback', 'Fallback')], default='none', max_length=15)),
-                ('degraded', models.BooleanField(default=False)),
-                ('fallback_used', models.BooleanField(default=False)),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('ok', models.BooleanField(default=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=apps.common.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=apps.common.clock.now, editable=False),
+                ),
+                ("run_id", models.UUIDField(blank=True, null=True)),
+                ("turn_id", models.UUIDField(blank=True, null=True)),
+                ("step_id", models.UUIDField(blank=True, null=True)),
+                ("trace_id", models.CharField(blank=True, max_length=32)),
+                (
+                    "origin",
+                    models.CharField(
+                        choices=[
+                            ("real", "Real"),
+                            ("demo", "Demo"),
+                            ("drill", "Drill"),
+                            ("synthetic", "Synthetic"),
+                        ],
+                        default="real",
+                        max_length=10,
+                    ),
+                ),
+                ("duration_ms", models.PositiveIntegerField(default=0)),
+                ("ttft_ms", models.PositiveIntegerField(default=0)),
+                ("tokens_in", models.PositiveIntegerField(default=0)),
+                ("tokens_out", models.PositiveIntegerField(default=0)),
+                ("cached", models.PositiveIntegerField(default=0)),
+                ("micros", models.PositiveBigIntegerField(default=0)),
+                ("error_class", models.CharField(blank=True, max_length=20)),
+                ("workspace_id", models.UUIDField(blank=True, null=True)),
+                ("principal_id", models.UUIDField(blank=True, null=True)),
+                (
+                    "requested_lane",
+                    models.CharField(
+                        choices=[
+                            ("local", "Local"),
+                            ("worker", "Worker"),
+                            ("brain", "Brain"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("requested_provider", models.CharField(blank=True, max_length=40)),
+                ("requested_model", models.CharField(blank=True, max_length=120)),
+                ("served_lane", models.CharField(blank=True, max_length=10)),
+                ("served_provider", models.CharField(blank=True, max_length=40)),
+                ("served_model", models.CharField(blank=True, max_length=120)),
+                (
+                    "lane_change",
+                    models.CharField(
+                        choices=[
+                            ("none", "None"),
+                            ("planned", "Planned"),
+                            ("operator_pin", "Operator Pin"),
+                            ("fallback", "Fallback"),
+                        ],
+                        default="none",
+                        max_length=15,
+                    ),
+                ),
+                ("degraded", models.BooleanField(default=False)),
+                ("fallback_used", models.BooleanField(default=False)),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("ok", models.BooleanField(default=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['origin', 'created_at'], name='providers_usage_window'), models.Index(fields=['trace_id'], name='providers_usage_trace')],
+                "indexes": [
+                    models.Index(
+                        fields=["origin", "created_at"], name="providers_usage_window"
+                    ),
+                    models.Index(fields=["trace_id"], name="providers_usage_trace"),
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='provider',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['openai', 'openai_compatible', 'anthropic', 'gemini', 'scripted'])), name='providers_provider_kind'),
+            model_name="provider",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "kind__in",
+                        [
+                            "openai",
+                            "openai_compatible",
+                            "anthropic",
+                            "gemini",
+                            "scripted",
+                        ],
+                    )
+                ),
+                name="providers_provider_kind",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='model',
-            constraint=models.UniqueConstraint(fields=('provider', 'name'), name='providers_model_name'),
+            model_name="model",
+            constraint=models.UniqueConstraint(
+                fields=("provider", "name"), name="providers_model_name"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.UniqueConstraint(fields=('lane', 'position'), name='providers_route_position'),
+            model_name="route",
+            constraint=models.UniqueConstraint(
+                fields=("lane", "position"), name="providers_route_position"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.UniqueConstraint(fields=('lane', 'model'), name='providers_route_model'),
+            model_name="route",
+            constraint=models.UniqueConstraint(
+                fields=("lane", "model"), name="providers_route_model"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.CheckConstraint(condition=models.Q(('lane__in', ['local', 'worker', 'brain'])), name='providers_route_lane'),
+            model_name="route",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("lane__in", ["local", "worker", "brain"])),
+                name="providers_route_lane",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='breaker',
-            constraint=models.CheckConstraint(condition=models.Q(('state', 'closed'), ('probe_at__isnull', False), _connector='OR'), name='providers_breaker_probe'),
+            model_name="breaker",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("state", "closed"), ("probe_at__isnull", False), _connector="OR"
+                ),
+                name="providers_breaker_probe",
+            ),
         ),
     ]

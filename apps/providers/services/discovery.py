@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 
@@ -146,7 +146,7 @@ def _renew_key(by: Principal, row: Provider, key: str) -> bool:
 
 
 def _nearby() -> Iterator[tuple[ProviderEntry, list[str]]]:
-    places = (
+    places: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("local", settings.LOCAL_MODEL_URL, {}),
         ("ollama", settings.OLLAMA_HOST, {"ollama": True}),
     )

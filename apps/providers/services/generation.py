@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.access.models import Principal
-from apps.common import redaction
+from apps.common import ids, redaction
 from apps.common.errors import (
     BudgetExceeded,
     Halted,
@@ -226,9 +226,15 @@ def _call_request(
         estimate=_estimate(model, arguments["bytes"], call.max_output_tokens),
         lane=route.lane,
         provider=provider.slug,
+        idempotency_key=once(request.lineage),
         needs_secret=provider.secret_id is not None,
         max_output_bytes=2 * route.max_bytes,
     )
+
+
+def once(lineage: Lineage) -> str:
+    """Return the key of a call: outside a run, asking twice means two answers."""
+    return "" if lineage.run_id is not None else f"once:{ids.new_id()}"
 
 
 def risk_of(kind: str) -> Risk:

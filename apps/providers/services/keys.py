@@ -56,9 +56,7 @@ def react(provider: Provider, error: ModelCallFailed) -> None:
 @transaction.atomic
 def _reject(provider: Provider, error: ModelCallFailed) -> None:
     """Stop using a refused key, unless it was replaced meanwhile."""
-    mine = Provider.objects.filter(
-        pk=provider.pk, secret_id=provider.secret_id, revision=provider.revision
-    )
+    mine = Provider.objects.filter(pk=provider.pk, revision=provider.revision)
     provider.state = KeyState.REJECTED
     if mine.filter(state=KeyState.OK).update(
         state=KeyState.REJECTED, state_detail=error.detail[:300]

@@ -11,13 +11,13 @@ from apps.common import clock
 from apps.common.errors import PolarError
 from apps.common.redaction import SecretStr
 from apps.gateway import services as gateway
-from apps.gateway.ports import CallKind, CallRequest, Estimate, Permit, Result
+from apps.gateway.ports import CallKind, CallRequest, Estimate, Lineage, Permit, Result
 from apps.providers import ports
 from apps.providers.errors import ModelCallFailed
 from apps.providers.models import Model, Provider
 from apps.providers.policies import check_test
 from apps.providers.services import keys
-from apps.providers.services.generation import risk_of, usage_of
+from apps.providers.services.generation import once, risk_of, usage_of
 
 TEST_QUESTION = "Answer with the one word: ready"
 TEST_TOKENS = 200
@@ -159,6 +159,7 @@ def _ask(
             risk=risk_of(provider.kind),
             estimate=estimate or Estimate(),
             provider=provider.slug,
+            idempotency_key=once(Lineage()),
             needs_secret=provider.secret_id is not None,
         )
     ).output
