@@ -41,10 +41,6 @@ class Status:
     secrets: int
     unreadable: int
 
-    @property
-    def is_healthy(self) -> bool:
-        return self.state == "open" and not self.unreadable
-
 
 def get_secret(secret_id: UUID) -> Secret:
     """Return a secret's row. Raises: NotFound."""

@@ -5,6 +5,7 @@ import json
 import pytest
 from django.contrib import admin
 from django.core.management import call_command
+from django.db import OperationalError
 from django.urls import reverse
 
 from apps.vault import checks, queries, services
@@ -96,6 +97,16 @@ def test_check_names_unreadable_secrets_and_worn_keys(secret):
 
 def test_check_without_a_database_reads_none():
     assert checks.check_store() == []
+
+
+def test_check_before_the_first_migration_is_silent(monkeypatch):
+    monkeypatch.setattr(checks, "status", no_tables)
+
+    assert checks.check_store(databases=["default"]) == []
+
+
+def no_tables():
+    raise OperationalError("no such table")
 
 
 @pytest.mark.parametrize("model", [Secret, Wrap, Key, Install, SealState])

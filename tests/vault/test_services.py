@@ -4,10 +4,11 @@ import pickle
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import ProtectedError
 
 from apps.audit.models import Event
 from apps.common import redaction
-from apps.common.errors import Invalid, NotFound
+from apps.common.errors import Conflict, Invalid, NotFound
 from apps.common.ids import new_id
 from apps.vault import ports, queries, services
 from apps.vault.engine import store
@@ -388,6 +389,19 @@ class TestSeal:
 
         assert heard == ["woken"]
 
+    def test_plugging_twice_rings_once(self, monkeypatch):
+        heard = []
+        monkeypatch.setattr(ports, "_unsealed", [])
+        ports.plug_unsealed(heard.clear)
+        ports.plug_unsealed(heard.clear)
+
+        assert len(ports._unsealed) == 1
+
+    def test_unseal_of_an_open_vault_changes_nothing(self, ring):
+        services.unseal(by=ALICE)
+
+        assert not events("vault.unsealed").exists()
+
     def test_sealed_error_makes_work_wait(self):
         assert (VaultSealed.waits_as, VaultSealed.http_status) == ("waiting_vault", 503)
 
@@ -405,6 +419,13 @@ class TestDelete:
         with pytest.raises(NotFound):
             services.delete(by=ALICE, secret_id=new_id())
 
+    def test_secret_that_is_needed_stays(self, ring, monkeypatch):
+        secret = put()
+        monkeypatch.setattr(Secret, "delete", protected)
+
+        with pytest.raises(Conflict):
+            services.delete(by=ALICE, secret_id=secret.id)
+
     def test_lost_key_does_not_keep_a_secret(self, ring, keys):
         secret = put()
         keys(k9=make_key())
@@ -412,6 +433,17 @@ class TestDelete:
         services.delete(by=ALICE, secret_id=secret.id)
 
         assert reveal(put()) == CANARY
+
+
+def protected(secret):
+    raise ProtectedError("still in use", {secret})
+
+
+def test_secret_is_found_by_name(ring):
+    secret = put()
+
+    assert queries.find_secret("openai") == secret
+    assert queries.find_secret("other") is None
 
 
 def test_no_table_and_no_event_holds_the_value(ring):
