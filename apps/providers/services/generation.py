@@ -156,7 +156,7 @@ def _attempt(
         raise  # it is a NotGranted, but it ends the tree, not one route
     except tuple(kind for kind, _ in _SKIPS) as refusal:
         breakers.release(route)
-        ledger.refused(step, _skip_reason(refusal), refusal)
+        ledger.refused(step, _reason_for(refusal), refusal)
     except UpstreamError as error:
         failure = _as_failure(error)
         ledger.failed(step, failure)
@@ -180,7 +180,7 @@ def _left_out(route: Route, request: GenerateRequest) -> tuple[str, str]:
     return reason, detail
 
 
-def _skip_reason(refusal: PolarError) -> SkipReason:
+def _reason_for(refusal: PolarError) -> SkipReason:
     return next(reason for kind, reason in _SKIPS if isinstance(refusal, kind))
 
 
