@@ -47,11 +47,15 @@ def _system() -> System:
         for check in queries.readiness()
         if not check.is_ok
     ]
+    lanes = providers.lanes_health()
     troubles += [
         f"the {lane.lane} lane is down"
-        for lane in providers.lanes_health()
+        for lane in lanes
         if lane.routes and lane.state == "down"
     ]
     if troubles:
         return System("attention", "attention", "Degraded:", "; ".join(troubles))
-    return System("ok", "ok", "All quiet", "")
+    routes = [each.route for lane in lanes for each in lane.routes]
+    is_scripted = all(route.model.provider.kind == "scripted" for route in routes)
+    text = "no AI provider is connected, a script answers" if is_scripted else ""
+    return System("ok", "ok", "All quiet", text)
