@@ -91,6 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._json(200, {"data": rows, "usage": {"prompt_tokens": 3}})
             return
+        if self.path.endswith("/v1/messages") and self.server.mode == "ok":
+            self._anthropic()
+            return
+        if "streamGenerateContent" in self.path and self.server.mode == "ok":
+            self._gemini()
+            return
         name = str(body.get("model", ""))
         mode = name.removeprefix("mode:") if name.startswith("mode:") else ""
         mode = mode or self.server.mode
@@ -220,6 +226,55 @@ class _Handler(BaseHTTPRequestHandler):
                 }
             )
         self._done()
+
+    def _anthropic(self) -> None:
+        """Answer as Anthropic's Messages API streams."""
+        usage = {"input_tokens": 10, "output_tokens": 0}
+        message = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "fake-1",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage,
+        }
+        text = {"type": "text", "text": ""}
+        delta = {"type": "text_delta", "text": self.server.reply}
+        stop = {"stop_reason": "end_turn", "stop_sequence": None}
+        self._head("text/event-stream")
+        for event in (
+            {"type": "message_start", "message": message},
+            {"type": "content_block_start", "index": 0, "content_block": text},
+            {"type": "content_block_delta", "index": 0, "delta": delta},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 5}},
+            {"type": "message_stop"},
+        ):
+            self._raw(f"event: {event['type']}\n".encode())
+            self._chunk(event)
+        self._end()
+
+    def _gemini(self) -> None:
+        """Answer as Gemini's streamGenerateContent streams."""
+        content = {"role": "model", "parts": [{"text": self.server.reply}]}
+        self._head("text/event-stream")
+        self._chunk(
+            {
+                "candidates": [
+                    {"content": content, "finishReason": "STOP", "index": 0}
+                ],
+                "usageMetadata": {
+                    "promptTokenCount": 10,
+                    "candidatesTokenCount": 5,
+                    "totalTokenCount": 15,
+                },
+                "modelVersion": "fake-1",
+                "responseId": "r1",
+            }
+        )
+        self._end()
 
     # --- the wire -------------------------------------------------------------
 

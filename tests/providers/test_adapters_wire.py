@@ -1,5 +1,7 @@
 """Every way a server can fail has its name; nothing leaves without a permit."""
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -66,6 +68,51 @@ def test_the_key_travels_only_in_its_header() -> None:
 
     assert server.headers_seen[0]["authorization"] == f"Bearer {KEY.reveal()}"
     assert KEY.reveal() not in str(answer.as_json())
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"), [("anthropic", "x-api-key"), ("gemini", "x-goog-api-key")]
+)
+def test_other_vendors_answer_too(kind: str, header: str) -> None:
+    heard: list[str] = []
+    with openai_server() as server:
+        answer = ask(a_call(server.root, kind=kind, on_delta=heard.append))
+
+    assert (answer.text, "".join(heard)) == (REPLY, REPLY)
+    assert (answer.usage.tokens_in, answer.usage.tokens_out) == (10, 5)
+    assert server.headers_seen[0][header] == KEY.reveal()
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("401", "auth"),
+        ("429", "rate_limited"),
+        ("500", "server_error"),
+        ("hang", "timeout_first_byte"),
+        ("garbage", "bad_response"),
+    ],
+)
+def test_other_vendors_fail_by_the_same_names(
+    kind: str, mode: str, expected: str
+) -> None:
+    with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
+        ask(a_call(server.root, kind=kind))
+
+    assert (caught.value.error_class, len(server.requests)) == (expected, 1)
+
+
+def test_pages_start_without_vendor_libraries() -> None:
+    code = (
+        "import django, sys; django.setup(); import apps.providers.services;"
+        "print([m for m in ('pydantic_ai', 'openai') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == "[]", done.stderr[-400:]
 
 
 def test_no_key_sends_no_authorization() -> None:
