@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest
-from ninja import Router
+from ninja import Router, Status
 
 from apps.access import queries as access
 from apps.access.models import Principal, Workspace
@@ -26,7 +26,7 @@ from apps.agents.schemas import (
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.common.schemas import PROBLEMS
 
-router = Router(tags=["agents"])
+router = Router(tags=["agents"], by_alias=True)
 
 
 @router.post(
@@ -34,21 +34,22 @@ router = Router(tags=["agents"])
     response={202: TurnStarted} | PROBLEMS,
     operation_id="orchestrate",
 )
-def orchestrate(
-    request: HttpRequest, body: OrchestrateIn
-) -> tuple[int, dict[str, Any]]:
+def orchestrate(request: HttpRequest, body: OrchestrateIn) -> Status[dict[str, Any]]:
     """Start a turn; its run answers it. Follow the trace."""
     principal = caller(request, "agents:write").principal
     with transaction.atomic():
         turn = _start(principal, _session(principal, body.session_id), body)
-    return 202, {
-        "turn_id": turn.id,
-        "session_id": turn.conversation_id,
-        "run_id": turn.run_id,
-        "trace_id": turn.trace_id,
-        "agent": turn.profile.slug,
-        "state": turn.state,
-    }
+    return Status(
+        202,
+        {
+            "turn_id": turn.id,
+            "session_id": turn.conversation_id,
+            "run_id": turn.run_id,
+            "trace_id": turn.trace_id,
+            "agent": turn.profile.slug,
+            "state": turn.state,
+        },
+    )
 
 
 @router.get(
@@ -147,12 +148,12 @@ def pin_profile_for_scope(request: HttpRequest, body: PinIn) -> dict[str, Any]:
 )
 def unpin_profile_for_scope(
     request: HttpRequest, scope: Scope, scope_id: UUID | None = None
-) -> tuple[int, None]:
+) -> Status[None]:
     principal = caller(request, "agents:write").principal
     workspace = _workspace_of_pin(principal, scope, scope_id)
     key = _key(principal, workspace, scope, scope_id)
     services.unpin(by=principal, scope=scope, key=key, workspace=workspace)
-    return 204, None
+    return Status(204, None)
 
 
 def _session(principal: Principal, session_id: UUID | None) -> Conversation:
@@ -208,8 +209,10 @@ def _key(
     if scope == PinScope.SESSION and scope_id is None:
         problem = FieldProblem("scopeId", "missing", "the id of a session")
         raise Invalid("This pin needs a session.", fields=(problem,))
-    own = {"user": principal.id, "workspace": workspace.id}
-    return str(scope_id or own.get(scope, ""))
+    if scope_id:
+        return str(scope_id)
+    own = {"user": str(principal.id), "workspace": str(workspace.id)}
+    return own.get(scope, "")
 
 
 def _turn(turn: Turn) -> dict[str, Any]:
