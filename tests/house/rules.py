@@ -129,12 +129,11 @@ def r5_adapters(root: Path) -> list[str]:
 
 def _outward(source: Source) -> Iterator[str]:
     exempt = lists.OUTWARD_EXEMPT.get(source.path, frozenset())
+    full = names(source)
     for reference in source.references:
         found = _outward_name(reference.dotted)
-        harmless = reference.dotted in lists.HARMLESS
-        if found and found not in exempt and not harmless:
+        if found and found not in exempt and not _harmless(source, reference, full):
             yield source.at(reference.line, f"R5 imports {found} outside an adapter")
-    full = names(source)
     for node in source.of(ast.Call):
         assert isinstance(node, ast.Call)
         called = dotted(node.func, full)
@@ -144,6 +143,18 @@ def _outward(source: Source) -> Iterator[str]:
             found = _outward_name(text_of(node.args[0]))
             if found and found not in exempt:
                 yield source.at(node, f"R5 imports {found} outside an adapter")
+
+
+def _harmless(source: Source, reference: Reference, full: dict[str, str]) -> bool:
+    """Is all that this import is used for on the harmless list?"""
+    if reference.name:
+        return reference.dotted in lists.HARMLESS
+    uses = {
+        dotted(node, full)
+        for node in source.of(ast.Attribute)
+        if root_name(node) == reference.local
+    }
+    return bool(uses) and uses <= lists.HARMLESS
 
 
 def _outward_name(dotted: str) -> str:

@@ -26,6 +26,7 @@ CLEAN = {
     "from apps.gateway.models import Call\n\n\n"
     "def start(call: Call, seen: dict):\n"
     "    seen.update(at=clock.now())\n    return gateway.call()\n",
+    "apps/runs/engine/beat.py": "import socket\n\nHOST = socket.gethostname()\n",
     "polar_site/__init__.py": "",
     "polar_site/urls.py": "from apps.gateway import services\n",
 }
@@ -58,6 +59,12 @@ PLANTED = [
     ("R5", "apps/runs/views.py", "import httpx\n", "httpx"),
     ("R5", "apps/runs/views.py", "import urllib.request as r\n", "urllib.request"),
     ("R5", "apps/runs/views.py", "from google import genai\n", "google"),
+    (
+        "R5",
+        "apps/runs/views.py",
+        "import socket\nsocket.gethostname()\nsocket.socket()\n",
+        "socket",
+    ),
     ("R5", "apps/runs/views.py", "import os\nos.system('x')\n", "os.system"),
     (
         "R5",
