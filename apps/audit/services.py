@@ -5,22 +5,23 @@ a process: the clock calls it every 200 ms, and an effect that must not be forgo
 calls it at once.
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
-from apps.audit import ports
+from apps.audit import ports, queries
 from apps.audit.engine import (
     exporting,
     keys,
     memory,
+    proving,
     pushing,
     recording,
     sealing,
+    triggers,
     verifying,
     witness,
 )
@@ -30,8 +31,6 @@ from apps.audit.models import Checkpoint, Event, Head, Payload
 from apps.common import ids
 from apps.common.actor import Actor
 from apps.common.errors import Invalid
-
-logger = logging.getLogger(__name__)
 
 SEAL_LIMIT = 500
 ERASE_LIMIT = 500
@@ -192,3 +191,34 @@ def export(out_dir: Path, *, by: Actor, from_: int = 0, to: int | None = None) -
     with transaction.atomic():
         record(type="audit.exported", actor=by, data=bundle.as_data())
     return out_dir
+
+
+def proof(*, gseq: int, size: int | None = None) -> proving.Proof:
+    """Prove that a sealed event is in the tree (of `size`). Raises: SealedNotFound."""
+    return proving.proof(gseq, size=size)
+
+
+def consistency(*, old: int, new: int) -> list[bytes]:
+    """Prove that the tree of `old` events is a prefix of that of `new`."""
+    return proving.consistency(old, new)
+
+
+def can_seal() -> bool:
+    """Tell whether this host has a witness directory."""
+    return witness.is_here()
+
+
+def check_anchor() -> None:
+    """Refuse a store that lacks what this process or the witness has seen.
+
+    Raises: StoreRolledBack, KeyMismatch. Cheap enough for every claim.
+    """
+    memory.check(queries.head(), witness.folder() if witness.is_here() else None)
+
+
+def triggers_missing() -> list[str]:
+    return triggers.missing(connection)
+
+
+def triggers_present() -> bool:
+    return not triggers_missing()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from apps.audit import queries, services
+from apps.audit import services
 from apps.audit.checks import check_triggers
 from apps.audit.engine import body, merkle, triggers
 from apps.audit.models import Event, Head, Tile
@@ -362,12 +362,12 @@ def test_triggers_when_rows_are_changed_then_refused(
 
 
 def test_triggers_when_gone_then_said(db: None) -> None:
-    assert queries.triggers_present()
+    assert services.triggers_present()
     assert check_triggers(None, ["default"]) == []
 
     triggers.remove(connection)
 
-    assert not queries.triggers_present()
+    assert not services.triggers_present()
     assert check_triggers(None, ["default"])[0].id == "audit.E001"
     triggers.install(connection)
 

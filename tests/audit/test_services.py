@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from apps.audit import queries, services
-from apps.audit.engine import keys, memory, merkle
+from apps.audit.engine import keys, memory, merkle, proving
 from apps.audit.errors import (
     KeyMismatch,
     NoWitness,
@@ -140,10 +140,10 @@ def test_seal_when_many_then_tiles_prove_each(record: Recorder) -> None:
     services.seal_all()
 
     for gseq in (0, 255, 256, 299, 300, 511, 699):
-        proof = queries.proof(gseq)
+        proof = services.proof(gseq=gseq)
         assert proof.holds()
         assert proof.leaf.hex() == events[gseq].digest
-    assert queries.proof(3, size=300).holds()
+    assert services.proof(gseq=3, size=300).holds()
 
 
 def test_consistency_when_grown_then_proven(record: Recorder) -> None:
@@ -151,9 +151,11 @@ def test_consistency_when_grown_then_proven(record: Recorder) -> None:
     services.seal_all()
 
     for old in (1, 256, 300, 512, 699, 700):
-        before = (old, bytes.fromhex(queries.root_at(old)))
+        before = (old, bytes.fromhex(proving.root_at(old)))
         after = (700, bytes.fromhex(queries.head().root))
-        assert merkle.is_consistent(before, after, queries.consistency(old, 700))
+        assert merkle.is_consistent(
+            before, after, services.consistency(old=old, new=700)
+        )
 
 
 def test_seal_when_batch_is_too_large_then_invalid(record: Recorder) -> None:
@@ -167,7 +169,7 @@ def test_seal_when_there_is_no_witness_then_refused(
     settings.POLAR_WITNESS_DIR = Path()
     record()
 
-    assert not queries.can_seal()
+    assert not services.can_seal()
     with pytest.raises(NoWitness):
         services.seal()
 
@@ -187,7 +189,7 @@ def test_proof_when_not_sealed_then_not_found(record: Recorder) -> None:
     record()
 
     with pytest.raises(SealedNotFound):
-        queries.proof(0)
+        services.proof(gseq=0)
 
 
 # --- checkpoints and keys -----------------------------------------------------
@@ -327,12 +329,12 @@ def test_anchor_when_store_went_back_and_no_witness_then_memory_refuses(
     record(9)
     services.seal()
     settings.POLAR_WITNESS_DIR = Path()
-    queries.check_anchor()
+    services.check_anchor()
 
     roll_back(4)
 
     with pytest.raises(StoreRolledBack, match="saw 9 events"):
-        queries.check_anchor()
+        services.check_anchor()
 
 
 def test_anchor_when_history_differs_at_the_same_size_then_refused(
@@ -348,7 +350,7 @@ def test_anchor_when_history_differs_at_the_same_size_then_refused(
     memory.remember(seen)
 
     with pytest.raises(StoreRolledBack, match="is not the one seen"):
-        queries.check_anchor()
+        services.check_anchor()
 
 
 def test_begin_epoch_when_accepted_then_the_log_goes_on(record: Recorder) -> None:
