@@ -1,10 +1,10 @@
 """Boards through the API."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Query, Router
+from ninja import Field, Router
 
 from apps.access.models import Principal
 from apps.access.policies import Authenticated, check_scope
@@ -26,7 +26,7 @@ def list_tasks(
     board: str = "",
     status: str = "",
     cursor: str = "",
-    limit: int = Query(100, ge=1, le=queries.MOST_ROWS),
+    limit: Annotated[int, Field(ge=1, le=queries.MOST_ROWS)] = 100,
 ) -> dict[str, Any]:
     """List tasks, oldest first; `cursor` of one page asks for the next."""
     principal = _principal(request, "boards:read")

@@ -1,5 +1,7 @@
 """Boards, their tasks, and what happened to each task."""
 
+from typing import Any, ClassVar
+
 from django.db import models
 from django.db.models import Q
 
@@ -133,7 +135,9 @@ class Task(Row):
         return f"{self.title} ({str(self.id)[-8:]})"
 
 
-class TaskEventQuerySet(AppendOnlyQuerySet, WorkspaceQuerySet):
+class TaskEventQuerySet(  # type: ignore[override]  # both bases name as_manager
+    AppendOnlyQuerySet, WorkspaceQuerySet
+):
     """Read and insert, within what the reader may see."""
 
 
@@ -152,7 +156,7 @@ class TaskEvent(AppendOnly):
     reason = models.CharField(max_length=300, blank=True)
     changes = models.JSONField(default=dict)
 
-    objects = TaskEventQuerySet.as_manager()
+    objects: ClassVar[Any] = TaskEventQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -1,6 +1,7 @@
 """The only writers of extensions, and the way to run a tool."""
 
 from dataclasses import dataclass, field
+from typing import Required, TypedDict, Unpack
 from uuid import UUID
 
 from django.db import transaction
@@ -60,30 +61,22 @@ class ToolCallRequest:
     idempotency_key: str = ""
 
 
-def execute_tool(  # noqa: PLR0913 - the words of ToolCallRequest, for its callers
-    *,
-    alias: str,
-    arguments: Json,
-    principal: Principal,
-    workspace_id: UUID,
-    lineage: Lineage,
-    scope: Json,
-    labels: frozenset[str] = frozenset(),
-    idempotency_key: str = "",
-) -> Outcome:
+class ToolCallWords(TypedDict, total=False):
+    """The words of `ToolCallRequest`, for callers that spell them out."""
+
+    alias: Required[str]
+    arguments: Required[Json]
+    principal: Required[Principal]
+    workspace_id: Required[UUID]
+    lineage: Required[Lineage]
+    scope: Required[Json]
+    labels: frozenset[str]
+    idempotency_key: str
+
+
+def execute_tool(**words: Unpack[ToolCallWords]) -> Outcome:
     """Run one tool call through the gateway; see `run_tool`."""
-    return run_tool(
-        request=ToolCallRequest(
-            alias=alias,
-            arguments=arguments,
-            principal=principal,
-            workspace_id=workspace_id,
-            lineage=lineage,
-            scope=scope,
-            labels=labels,
-            idempotency_key=idempotency_key,
-        )
-    )
+    return run_tool(request=ToolCallRequest(**words))
 
 
 def run_tool(*, request: ToolCallRequest) -> Outcome:

@@ -147,8 +147,9 @@ def _power(left: Number, right: Number) -> Number:
     if isinstance(left, int) and isinstance(right, int) and right >= 0:
         if abs(left) > 1 and left.bit_length() * right > 4 * MOST_DIGITS:
             raise _wrong("the power is too large", f"at most {MOST_DIGITS} digits")
-        return left**right
-    if abs(right) > MOST_EXPONENT:
+        raised: int = left**right
+        return raised
+    if not -MOST_EXPONENT <= right <= MOST_EXPONENT:
         raise _wrong("the exponent is too large", f"at most {MOST_EXPONENT}")
     if left == 0:
         _check_divisor(left)
