@@ -103,7 +103,7 @@ def _state() -> dict[str, Any]:
         "head": queries.head(),
         "unsealed": queries.count_unsealed(),
         "checkpoint": queries.latest_checkpoint(),
-        "triggers_missing": queries.triggers_missing(),
+        "triggers_missing": services.triggers_missing(),
         "sinks": queries.sink_cursors(),
         "can_seal": queries.can_seal(),
     }
