@@ -6,9 +6,9 @@ and go through JSON unchanged; `native` and `parts` carry a vendor's own blocks
 Invariant: an adapter sends nothing before it has spent its permit.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Protocol
 
 from django.utils.module_loading import import_string
@@ -237,6 +237,8 @@ def embed_arguments(call: EmbedCall) -> dict[str, Json]:
 # --- The registry of vendor kinds ---------------------------------------------
 
 _plugs: dict[str, tuple[str, str]] = {}
+_adapters: dict[str, Any] = {}
+_lock = threading.Lock()
 
 
 def register(kind: str, *, adapter: str, catalog: str) -> None:
@@ -245,7 +247,6 @@ def register(kind: str, *, adapter: str, catalog: str) -> None:
     Vendor SDKs take most of a second to import, and pages never need them.
     """
     _plugs[kind] = (adapter, catalog)
-    _made.cache_clear()
 
 
 def kinds() -> tuple[str, ...]:
@@ -274,6 +275,9 @@ def _plug(kind: str) -> tuple[str, str]:
     return _plugs[kind]
 
 
-@cache
 def _made(dotted_path: str) -> Any:
-    return import_string(dotted_path)()
+    """Import and build once: two adapters would mean two event loops."""
+    with _lock:
+        if dotted_path not in _adapters:
+            _adapters[dotted_path] = import_string(dotted_path)()
+        return _adapters[dotted_path]

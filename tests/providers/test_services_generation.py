@@ -14,7 +14,7 @@ from apps.common.errors import Halted
 from apps.gateway import services as gateway
 from apps.gateway.models import Call
 from apps.gateway.ports import Lineage
-from apps.providers import queries
+from apps.providers import ports, queries
 from apps.providers import services as providers
 from apps.providers.errors import NoRouteAvailable
 from apps.providers.models import (
@@ -251,6 +251,13 @@ def test_three_statements_serve_a_scripted_answer(workspace: Workspace) -> None:
 
     ours = [each["sql"] for each in seen if '"providers_' in each["sql"]]
     assert [sql.split()[0] for sql in ours] == ["SELECT", "INSERT", "INSERT"]
+
+
+def test_warming_up_loads_what_the_install_needs(workspace: Workspace) -> None:
+    providers.sync_from_env()
+    providers.warm_up()
+
+    assert ports.adapter_for("scripted") is ports.adapter_for("scripted")
 
 
 def test_health_names_what_rests(workspace: Workspace) -> None:

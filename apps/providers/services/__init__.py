@@ -14,7 +14,12 @@ from apps.providers.services.desk import (
     trust_key,
 )
 from apps.providers.services.discovery import sync_from_env
-from apps.providers.services.generation import Generated, GenerateRequest, generate
+from apps.providers.services.generation import (
+    Generated,
+    GenerateRequest,
+    generate,
+    warm_up,
+)
 from apps.providers.services.questions import (
     TestReport,
     embed_text,
@@ -42,4 +47,5 @@ __all__ = [
     "sync_from_env",
     "test_provider",
     "trust_key",
+    "warm_up",
 ]

@@ -137,6 +137,15 @@ def generate(
         ledger.save()
 
 
+def warm_up() -> None:
+    """Load the vendor libraries that this install's providers need.
+
+    For workers, at start: the first model call would otherwise wait seconds.
+    """
+    for kind in sorted({route.model.provider.kind for route in queries.plan_routes()}):
+        ports.adapter_for(kind)
+
+
 def _attempt(
     step: Step, request: GenerateRequest, ledger: Ledger, deltas: _Deltas
 ) -> gateway.Outcome | None:
