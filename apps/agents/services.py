@@ -10,7 +10,7 @@ from django.db import transaction
 
 from apps.access.models import Principal, Workspace
 from apps.agents import policies, queries
-from apps.agents.engine import ending
+from apps.agents.engine import ending, journal
 from apps.agents.engine.shipped import SHIPPED
 from apps.agents.models import (
     VERSIONED_FIELDS,
@@ -111,7 +111,7 @@ def start_turn(
     Raises: NotFound, Denied, Invalid, PinBroken.
     """
     policies.check_may_speak(principal, conversation)
-    _check_text(text)
+    _check_text(text := journal.storable(text))
     workspace = conversation.workspace
     chosen = (
         profile

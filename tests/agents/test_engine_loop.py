@@ -317,3 +317,14 @@ def test_answer_queues_the_reply_run(
     reply = Run.objects.get(kind="channels.deliver")
     assert reply.payload == {"turn_id": str(turn.id)}
     assert reply.trace_id == turn.trace_id
+
+
+def test_nul_in_an_answer_is_made_storable(
+    turn: Turn, model: FakeModel, tools: FakeTools
+) -> None:
+    model.answers = [says("", asks("web_fetch", url="a\0b")), says("a\0b")]
+
+    carry(turn)
+
+    assert turn.answer_text == "a\ufffdb"
+    assert tools.calls[0]["arguments"] == {"url": "a\ufffdb"}

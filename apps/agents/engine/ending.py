@@ -7,6 +7,7 @@ commit; a turn that is not open is never written again.
 from dataclasses import dataclass
 from typing import Any
 
+from apps.agents.engine.journal import storable
 from apps.agents.models import (
     TURN,
     Delta,
@@ -51,7 +52,7 @@ def close_turn(turn: Turn, steps: list[Step], close: Close) -> None:
     values: dict[str, Any] = {
         "state": close.state,
         "reason": close.reason,
-        "answer_text": redaction.scrub(close.text),
+        "answer_text": storable(redaction.scrub(close.text)),
         "finished_at": clock.now(),
         "labels": sorted({*turn.labels, *close.labels}),
         "served_by": served.get("served_by", ""),

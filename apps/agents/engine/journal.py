@@ -23,6 +23,17 @@ class Ending:
     error_code: str = ""
 
 
+def storable(value: Any) -> Any:
+    """Replace U+0000, which PostgreSQL holds in neither text nor JSON."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
 class Journal:
     """The steps of one turn, in order."""
 
@@ -78,7 +89,7 @@ class Journal:
         self._move(
             step,
             ending.state,
-            result=ending.result,
+            result=storable(ending.result),
             call_id=ending.call_id,
             error_code=ending.error_code,
             finished_at=finished,

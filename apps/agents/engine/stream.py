@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db.models import Max
 
+from apps.agents.engine.journal import storable
 from apps.agents.models import Delta, DeltaKind, Turn
 from apps.common import clock, redaction
 from apps.gateway.ports import release_connection
@@ -32,7 +33,7 @@ class DeltaStream:
 
     def write(self, text: str) -> None:
         """Take a piece of the answer; show what is due."""
-        self._held = redaction.scrub(self._held + text)
+        self._held = redaction.scrub(self._held + storable(text))
         hold = redaction.longest()
         cut = max(len(self._held) - hold, 0)
         self._clean += self._held[:cut]
