@@ -74,6 +74,30 @@ def enqueue(kind: str, payload: str, count: str = "1") -> None:
         )
 
 
+def ask(text: str) -> None:
+    """Be a person who writes to an agent; prints the turn's id."""
+    from apps.access import queries as access_queries
+    from apps.access.models import Principal
+    from apps.agents import services as agents
+
+    principal = Principal.objects.get(user__username="operator")
+    conversation = agents.start_conversation(
+        workspace=access_queries.default_workspace(), principal=principal
+    )
+    agents.start_turn(
+        conversation=conversation, principal=principal, text=text, trigger="message"
+    )
+
+
+def witness_here() -> None:
+    """Give the process the journey's own witness directory."""
+    from pathlib import Path
+
+    from django.conf import settings
+
+    settings.POLAR_WITNESS_DIR = Path(os.environ["JOURNEY_WITNESS"])
+
+
 def main(arguments: list[str]) -> None:
     """Arm this process if asked, then be the management command that is named."""
     django.setup()
@@ -87,9 +111,12 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--patience"]:
         carrier.PATIENCE_SECONDS = float(arguments[1])
         arguments = arguments[2:]
+    witness_here()
     plug_test_kinds()
     if arguments[0] == "enqueue":
         enqueue(*arguments[1:])
+    elif arguments[0] == "ask":
+        ask(*arguments[1:])
     else:
         call_command(*arguments)
 
