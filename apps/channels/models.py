@@ -13,7 +13,7 @@ from apps.audit import ports as audit_ports
 from apps.common.models import Row
 from apps.common.states import Transitions
 
-EVENTS = audit_ports.declare("channel.opened", "channel.paused", "channel.resumed")
+audit_ports.declare("channel.opened", "channel.paused", "channel.resumed")
 
 
 class AccountKind(models.TextChoices):

@@ -20,8 +20,8 @@ PAGE_SIZE = 50
 
 def is_partial(request: HttpRequest) -> bool:
     """Tell whether HTMX asks for a fragment rather than a page."""
-    htmx = getattr(request, "htmx", None)
-    return bool(htmx) and not htmx.boosted
+    htmx: Any = getattr(request, "htmx", None)
+    return bool(htmx and not htmx.boosted)
 
 
 def panel(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:

@@ -52,6 +52,16 @@ def test_event_shows_exactly_what_was_hashed(client, alice, event):
     assert event.digest in html
 
 
+def test_sealed_event_shows_its_proof(client, alice, event, tmp_path, settings):
+    settings.POLAR_WITNESS_DIR = tmp_path
+    services.seal_all()
+    client.force_login(alice)
+
+    html = client.get(reverse("audit:detail", args=[event.id])).content.decode()
+
+    assert "In the tree of" in html
+
+
 def test_only_admins_verify(client, alice, workspace, event):
     client.force_login(alice)
     assert client.post(reverse("audit:verify")).status_code == 403
