@@ -38,7 +38,7 @@ class EventQuerySet(AppendOnlyQuerySet):
 class Event(AppendOnly):
     """One thing that happened, as it is hashed into the tree."""
 
-    created_at = None  # `occurred_at` is part of the hashed body; one time is enough
+    created_at = None  # type: ignore[assignment]  # `occurred_at` is part of the hashed body; one time is enough
     gseq = models.BigIntegerField(null=True, editable=False)
     type = models.CharField(max_length=80, choices=ports.choices)
     actor_kind = models.CharField(max_length=20)
@@ -58,7 +58,7 @@ class Event(AppendOnly):
     body = models.TextField()
     digest = models.CharField(max_length=64)
 
-    objects = EventQuerySet.as_manager()
+    objects = EventQuerySet.as_manager()  # type: ignore[misc]
 
     class Meta:
         constraints = [

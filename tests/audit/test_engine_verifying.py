@@ -83,8 +83,9 @@ def test_lies_when_counted_then_cover_every_column() -> None:
 def test_verify_when_a_column_is_altered_then_names_the_event(
     log: list[Event], column: str
 ) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA defer_foreign_keys = ON")
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA defer_foreign_keys = ON")
     sql(f"UPDATE audit_event SET {column} = {LIES[column]} WHERE gseq = %s", VICTIM)
 
     verdict = services.verify()
@@ -238,7 +239,8 @@ def test_verify_when_an_unsealed_run_event_is_deleted_then_the_run_is_named(
     events = record(3, run_id=run)
     sql("DELETE FROM audit_event WHERE id = %s", events[1].id.hex)
 
-    assert f"run {run.hex} has 2 events" in services.verify().problem
+    problem = services.verify().problem.replace("-", "")
+    assert f"run {run.hex} has 2 events" in problem
 
 
 def test_verify_when_the_head_lies_then_refused(log: list[Event]) -> None:
@@ -325,6 +327,8 @@ def test_verify_when_a_column_cannot_be_read_then_names_the_event(
 ) -> None:
     record(3, run_id=ids.new_id())
     services.seal()
+    if connection.vendor == "postgresql":
+        pytest.skip("PostgreSQL refuses nonsense by type")
     sql("UPDATE audit_event SET run_id = 'nonsense' WHERE gseq = 1")
 
     assert services.verify().first_bad == 1
@@ -345,12 +349,16 @@ def test_verify_when_a_column_cannot_be_read_then_names_the_event(
         "UPDATE audit_payload SET text = 'x'",
         "UPDATE audit_checkpoint SET note = 'x'",
         "DELETE FROM audit_checkpoint",
+        "TRUNCATE audit_checkpoint",
     ],
 )
 def test_triggers_when_rows_are_changed_then_refused(
     log: list[Event], record: Recorder, statement: str
 ) -> None:
     record()
+    foreign = "TRUNCATE" if connection.vendor == "sqlite" else "OR REPLACE"
+    if foreign in statement:
+        pytest.skip("the other database's statement")
 
     with (
         pytest.raises(DatabaseError, match="append-only"),

@@ -23,7 +23,7 @@ CHUNK = 2000
 
 
 def is_here() -> bool:
-    return str(settings.POLAR_WITNESS_DIR or "") not in ("", ".")
+    return str(settings.POLAR_WITNESS_DIR) not in ("", ".")
 
 
 def folder() -> Path:
