@@ -77,6 +77,7 @@ def install(name: str) -> None:
     STAMP.unlink(missing_ok=True)
     say(f"Installing requirements/{name}.txt, a minute or two the first time ...")
     pip = [*pip_command(), "install", "--quiet", "--disable-pip-version-check"]
+    pip.append("--no-compile")  # most of it is never imported; the rest compiles once
     lock = str(ROOT / "requirements" / f"{name}.txt")
     for attempt in (1, 2, 3):
         if not subprocess.run([*pip, "--require-hashes", "-r", lock]).returncode:
