@@ -10,7 +10,7 @@ from apps.audit.schemas import EventPage, VerdictOut
 from apps.common.errors import Denied, Unauthenticated
 from apps.common.schemas import PROBLEMS, Cursor, cut
 
-router = Router(tags=["audit"])
+router = Router(tags=["audit"], by_alias=True)
 
 #: `audit` stands below `access`, so it reads the credential's scopes as data.
 READ_SCOPES = frozenset({"*", "audit:*", "audit:read"})

@@ -15,7 +15,7 @@ from . import queries, services
 from .models import Board, Task, TaskEvent
 from .schemas import TaskEventList, TaskIn, TaskOut, TaskPage, TransitionIn
 
-router = Router(tags=["boards"])
+router = Router(tags=["boards"], by_alias=True)
 
 
 @router.get(

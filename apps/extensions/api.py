@@ -11,7 +11,7 @@ from . import queries
 from .models import Extension
 from .schemas import ExtensionList
 
-router = Router(tags=["extensions"])
+router = Router(tags=["extensions"], by_alias=True)
 
 
 @router.get(

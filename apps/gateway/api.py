@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Router
+from ninja import Router, Status
 
 from apps.access.policies import caller
 from apps.common.schemas import PROBLEMS
@@ -19,7 +19,7 @@ from apps.gateway.schemas import (
     ResumeIn,
 )
 
-router = Router(tags=["gateway"])
+router = Router(tags=["gateway"], by_alias=True)
 
 
 @router.get(
@@ -37,10 +37,10 @@ def halt(request: HttpRequest, body: HaltIn) -> Halt:
 
 
 @router.post("/resume", response={204: None} | PROBLEMS, operation_id="resume")
-def resume(request: HttpRequest, body: ResumeIn) -> tuple[int, None]:
+def resume(request: HttpRequest, body: ResumeIn) -> Status[None]:
     auth = caller(request, "halt:write")
     services.resume(by=auth.principal, halt_id=body.halt_id, reason=body.reason)
-    return 204, None
+    return Status(204, None)
 
 
 @router.get(

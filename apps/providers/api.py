@@ -12,7 +12,7 @@ from apps.providers import queries
 from apps.providers.models import Provider
 from apps.providers.schemas import LaneOut, ProviderOut, UsagePage
 
-router = Router(tags=["providers"])
+router = Router(tags=["providers"], by_alias=True)
 
 
 @router.get(

@@ -10,7 +10,7 @@ from apps.common.schemas import PROBLEMS, Out
 
 from .queries import readiness
 
-router = Router(tags=["health"])
+router = Router(tags=["health"], by_alias=True)
 
 
 class CheckOut(Out):

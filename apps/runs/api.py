@@ -11,7 +11,7 @@ from apps.runs import queries, services
 from apps.runs.models import Run, Schedule
 from apps.runs.schemas import DeadLetterIn, ReasonIn, RunOut, RunPage, ScheduleOut
 
-router = Router(tags=["runs"])
+router = Router(tags=["runs"], by_alias=True)
 
 
 @router.get("/runs", response={200: RunPage} | PROBLEMS, operation_id="listRuns")

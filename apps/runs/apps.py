@@ -14,8 +14,10 @@ class RunsConfig(AppConfig):
         from apps.audit import services as audit
         from apps.gateway import ports as gateway_ports
         from apps.runs import ports, services
+        from apps.vault import ports as vault_ports
 
         gateway_ports.decided.plug("runs", services.wake_for_decision)
+        vault_ports.plug_unsealed(services.wake_for_unseal)
         ports.ticks.register("runs.slots", services.fire_due_slots, 1.0)
         ports.ticks.register("runs.tick", services.tick, 5.0)
         ports.ticks.register("audit.seal", audit.seal, 0.2)

@@ -227,6 +227,11 @@ def wake_for_decision(run_id: uuid.UUID) -> None:
     wake(run_id=run_id, reason="decided")
 
 
+def wake_for_unseal() -> None:
+    """Queue the runs that waited for the vault, in the transaction that opens it."""
+    wake(state=State.WAITING_VAULT, reason="unsealed")
+
+
 class Timing(TypedDict, total=False):
     """What a schedule is called, whom it acts for, how it treats its moments."""
 

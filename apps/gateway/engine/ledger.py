@@ -12,7 +12,7 @@ from apps.audit import queries as audit_queries
 from apps.audit import services as audit
 from apps.audit.errors import NoWitness
 from apps.audit.models import Event
-from apps.common import canonical, clock, failpoints, redaction
+from apps.common import canonical, clock, failpoints, ids, redaction
 from apps.common.errors import Conflict, PolarError, UpstreamError
 from apps.gateway.errors import KeyReused, OutcomeUnknown, PermitRefused
 from apps.gateway.models import (
@@ -39,10 +39,12 @@ LONGEST_CALL = timedelta(minutes=10)
 
 def key_of(request: CallRequest, args_digest: str) -> str:
     """Derive the idempotency key: the same effect of the same run, whatever
-    the attempt or the fence."""
+    the attempt or the fence. Outside a run every call is a new effect."""
     if request.idempotency_key:
         return request.idempotency_key[:64]
     lineage = request.lineage
+    if lineage.run_id is None:
+        return canonical.digest(str(ids.new_id()))
     parts = [str(lineage.run_id), lineage.seq, request.capability, args_digest]
     return canonical.digest("|".join(parts))
 

@@ -14,6 +14,7 @@ from apps.boards import services as boards
 from apps.boards.models import Board
 from apps.channels import services as channels
 from apps.extensions import services as extensions
+from apps.gateway import services as gateway
 from apps.providers import services as providers
 from apps.reliability.engine import starter
 from apps.runs import services as runs
@@ -47,6 +48,7 @@ def seed() -> Seeded:
     workspace = access.ensure_default_workspace()
     system = access.system_principal()
     seeded = first_operator(system, workspace)
+    gateway.install_shipped_grants(by=system)
     agents.install_default_profiles(by=system, workspace=workspace)
     extensions.sync_shipped_plugin()
     providers.sync_from_env()
