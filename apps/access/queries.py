@@ -1,7 +1,9 @@
 """Reads of who is who. Never writes."""
 
 import hashlib
+from uuid import UUID
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from apps.common import clock
@@ -32,6 +34,14 @@ ROLE_SCOPES = {
     ),
     Role.ADMIN: frozenset({"*"}),
 }
+
+_STANDING = """
+    SELECT principal.is_active, principal.kind, principal.workspace_id,
+           (SELECT count(*) FROM access_membership membership
+             WHERE membership.user_id = principal.user_id
+               AND membership.workspace_id = %s)
+      FROM access_principal principal WHERE principal.id = %s
+"""
 
 
 def token_digest(raw: str) -> str:
@@ -64,6 +74,26 @@ def authenticated_user(user: User) -> Authenticated:
     roles = Membership.objects.filter(user=user).values_list("role", flat=True)
     scopes = frozenset[str]().union(*(ROLE_SCOPES[Role(role)] for role in roles))
     return Authenticated(principal, scopes)
+
+
+def standing(principal: Principal, workspace_id: UUID) -> tuple[bool, bool]:
+    """Tell whether a principal is active, and whether it belongs to a workspace.
+
+    Reads: one plain statement, as every call asks it.
+    """
+    prepare = Principal._meta.pk.get_db_prep_value
+    ids = [prepare(workspace_id, connection), prepare(principal.id, connection)]
+    with connection.cursor() as cursor:
+        cursor.execute(_STANDING, ids)
+        row = cursor.fetchone()
+    if row is None:
+        return False, False
+    is_active, kind, home, memberships = row
+    belongs = {
+        PrincipalKind.SYSTEM: True,
+        PrincipalKind.HUMAN: memberships > 0,
+    }.get(kind, str(home).replace("-", "") == workspace_id.hex)
+    return bool(is_active), belongs
 
 
 def default_workspace() -> Workspace:

@@ -20,7 +20,8 @@ class RunsConfig(AppConfig):
         vault_ports.plug_unsealed(services.wake_for_unseal)
         ports.ticks.register("runs.slots", services.fire_due_slots, 1.0)
         ports.ticks.register("runs.tick", services.tick, 5.0)
-        ports.ticks.register("audit.seal", audit.seal, 0.2)
+        if audit.can_seal():
+            ports.ticks.register("audit.seal", audit.seal, 0.2)
         ports.ticks.register("audit.sinks", audit.push_sinks, 1.0)
         if settings.REDIS_URL:
             from apps.runs.adapters import doorbell

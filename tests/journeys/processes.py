@@ -126,7 +126,7 @@ def house(folder: Path, *prepare: str) -> Iterator[House]:
             _on_server(f'DROP DATABASE "{_name(built.url)}" WITH (FORCE)')
 
 
-def eventually(true: Callable[[], bool], within: float = 20.0) -> bool:
+def eventually(true: Callable[[], bool], within: float = 60.0) -> bool:
     """Wait until something holds, at most so many seconds."""
     until = time.monotonic() + within
     while time.monotonic() < until:

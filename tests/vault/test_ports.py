@@ -63,6 +63,8 @@ def test_both_alphabets_are_read(encode):
         (f"bad kid:{make_key()}", "kid2:base64"),
         (f"k1:{make_key()},k1:{make_key()}", "twice"),
     ],
+    # The keys are random, so they must not name the tests.
+    ids=range(8),
 )
 def test_what_is_no_key_is_refused_with_a_hint(keys, said):
     with pytest.raises(BadKeyRing, match=said):

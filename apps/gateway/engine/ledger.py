@@ -25,6 +25,7 @@ from apps.gateway.models import (
 from apps.gateway.ports import CallRequest, EffectClass, Usage
 
 from . import locks
+from .sight import count_halts
 from .stages import halt
 
 #: Effects that nobody may repeat without looking.
@@ -143,7 +144,8 @@ def start(call: Call, request: CallRequest) -> None:
     failpoints.reach("call.start.before_commit")
     with transaction.atomic():
         locks.share(halt.scopes_of(request))
-        halt.check_request(request)
+        if count_halts():
+            halt.check_request(request)
         now = clock.now()
         if not move(call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now):
             raise PermitRefused("This call was already started or withdrawn.")
@@ -185,7 +187,8 @@ def succeed(call: Call, request: CallRequest, output: Any, usage: Usage) -> None
     failpoints.reach("call.settle.before_commit")
     with transaction.atomic():
         _settle(call, request, CallState.SUCCEEDED, fields)
-        release(call.id, spent=usage.micros, usage=usage)
+        if call.facts.get("reserved"):
+            release(call.id, spent=usage.micros, usage=usage)
     failpoints.reach("call.settled")
 
 
@@ -200,7 +203,7 @@ def fail(call: Call, request: CallRequest, error: PolarError) -> None:
     }
     with transaction.atomic():
         _settle(call, request, target, fields)
-        if target == CallState.FAILED:
+        if target == CallState.FAILED and call.facts.get("reserved"):
             usage = error.facts.get("usage") or Usage()
             release(call.id, spent=usage.micros, usage=usage)
 

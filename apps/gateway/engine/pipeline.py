@@ -21,12 +21,12 @@ from apps.gateway.models import (
     Call,
     CallState,
     Reservation,
-    Setting,
 )
 from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 
 from . import ledger
 from .decision import Decision
+from .sight import Sight, see
 from .stages import DECIDE, contract
 
 #: How long a question to a person stays open.
@@ -68,7 +68,8 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
     doubtful: Call | None = None
     try:
         with transaction.atomic():
-            earlier = ledger.find_earlier(call)
+            sight = see(call.idempotency_key)
+            earlier = ledger.find_earlier(call) if sight.earlier else None
             if earlier is not None:
                 if earlier.state == CallState.SUCCEEDED:
                     return call, earlier
@@ -76,7 +77,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
                 doubtful = earlier
                 call = _resume(call, earlier)
             if doubtful is None or not _is_doubtful(doubtful):
-                refusal = _decide(call, request)
+                refusal = _decide(call, request, sight)
     except IntegrityError as error:
         raise Conflict("The same effect is being done right now.") from error
     if doubtful is not None:
@@ -100,9 +101,9 @@ def _resume(call: Call, earlier: Call) -> Call:
     return earlier
 
 
-def _decide(call: Call, request: CallRequest) -> PolarError | None:
+def _decide(call: Call, request: CallRequest, sight: Sight) -> PolarError | None:
     """Ask the stages in order and write the verdict. Returns the refusal."""
-    decision = Decision(request, call, clock.now(), Setting.load())
+    decision = Decision(request, call, clock.now(), sight)
     call.facts = decision.facts
     try:
         with transaction.atomic():
@@ -112,12 +113,14 @@ def _decide(call: Call, request: CallRequest) -> PolarError | None:
     except PolarError as refusal:
         return _refuse(call, request, refusal)
     call.stage = ""
+    decision.facts["reserved"] = len(decision.reserved)
     call.reserved_micros = request.estimate.micros
     _save(call, CallState.AUTHORIZED)
-    Reservation.objects.bulk_create(
-        Reservation(call=call, budget_id=budget_id, amount=amount)
-        for budget_id, amount in decision.reserved
-    )
+    if decision.reserved:
+        Reservation.objects.bulk_create(
+            Reservation(call=call, budget_id=budget_id, amount=amount)
+            for budget_id, amount in decision.reserved
+        )
     return None
 
 

@@ -18,7 +18,7 @@ def check(decision: Decision) -> str:
     Writes: Budget.reserved += amount, one conditional UPDATE per budget; the
     caller's transaction undoes all of them when any refuses.
     """
-    for budget in covering(decision):
+    for budget in covering(decision) if decision.sight.budgets else ():
         amount = amount_for(budget, decision)
         if amount:
             _roll_window(budget, decision.now)

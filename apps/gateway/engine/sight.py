@@ -1,0 +1,49 @@
+"""What every decision has to know, read in one statement.
+
+Most calls meet no halt, no budget and no earlier try of themselves. One plain
+statement says so, and the stages ask the tables only where there is something.
+"""
+
+from dataclasses import dataclass
+
+from django.db import connection
+
+from apps.gateway.models import Setting
+
+_SEE = """
+    SELECT strictness, max_depth, max_turns_per_root, max_fan_out, max_same_edge,
+           max_same_call,
+           (SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL),
+           (SELECT count(*) FROM gateway_budget WHERE is_active),
+           (SELECT count(*) FROM gateway_call WHERE idempotency_key = %s)
+      FROM gateway_setting WHERE id = 1
+"""
+_HALTS = "SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The rules in force, and whether there is anything to look at more closely."""
+
+    setting: Setting
+    halts: int
+    budgets: int
+    earlier: int
+
+
+def see(idempotency_key: str) -> Sight:
+    """Read the rules and count what concerns a call with this key."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SEE, [idempotency_key])
+        row = cursor.fetchone()
+    if row is None:
+        Setting.load()
+        return see(idempotency_key)
+    return Sight(Setting(1, *row[:6]), *row[6:])
+
+
+def count_halts() -> int:
+    """Count what is stopped now."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HALTS)
+        return int(cursor.fetchone()[0])
