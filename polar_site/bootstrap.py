@@ -238,7 +238,7 @@ def write_supervisor_config() -> Path:
             "startretries": "100000",
             "stopsignal": "TERM",
             # The longest a child may take before it is killed. Units: seconds.
-            "stopwaitsecs": "12",
+            "stopwaitsecs": "25",
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": f"var/log/{name}.log",

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
+from django.db.models import Q, QuerySet
 
 from apps.access.models import Principal, Workspace
 from apps.agents.errors import PinBroken
@@ -141,12 +141,10 @@ def find_pin(
     wanted = Q()
     for scope, key in keys.items():
         wanted |= Q(scope=scope, key=key)
-    rank = Case(
-        *(When(scope=scope, then=Value(n)) for n, scope in enumerate(SCOPE_ORDER)),
-        output_field=IntegerField(),
-    )
-    found = ProfilePin.objects.filter(wanted).select_related("profile")
-    return found.order_by(rank, "id").first()
+    # One row a scope at most, so the narrowest is picked here.
+    found = list(ProfilePin.objects.filter(wanted).select_related("profile"))
+    rank = {str(scope): place for place, scope in enumerate(SCOPE_ORDER)}
+    return min(found, key=lambda pin: rank[pin.scope], default=None)
 
 
 def transcript(conversation: Conversation) -> QuerySet[Turn]:

@@ -25,8 +25,15 @@ def pieces(turn: Turn) -> list[tuple[str, str]]:
     return [(delta.kind, delta.text) for delta in found]
 
 
+def stream_of(turn: Turn, attempt: int) -> DeltaStream:
+    turn.refresh_from_db()
+    return DeltaStream(
+        turn_id=turn.id, attempt=attempt, watched_until=turn.watched_until
+    )
+
+
 def test_unwatched_turn_writes_no_deltas(turn: Turn, seconds: list[float]) -> None:
-    stream = DeltaStream(turn_id=turn.id, attempt=1)
+    stream = stream_of(turn, attempt=1)
 
     stream.write("It is ")
     seconds[0] += 1
@@ -38,7 +45,7 @@ def test_unwatched_turn_writes_no_deltas(turn: Turn, seconds: list[float]) -> No
 def test_late_watcher_sees_the_answer_from_its_beginning(
     turn: Turn, seconds: list[float]
 ) -> None:
-    stream = DeltaStream(turn_id=turn.id, attempt=1)
+    stream = stream_of(turn, attempt=1)
     stream.write("It is ")
     agents.watch_turn(turn_id=turn.id)
     seconds[0] += 1
@@ -52,7 +59,7 @@ def test_deltas_are_written_at_most_every_quarter_second(
     turn: Turn, seconds: list[float]
 ) -> None:
     agents.watch_turn(turn_id=turn.id)
-    stream = DeltaStream(turn_id=turn.id, attempt=1)
+    stream = stream_of(turn, attempt=1)
 
     for word in ["one", "two", "three", "four"]:
         stream.write(word)
@@ -63,7 +70,7 @@ def test_deltas_are_written_at_most_every_quarter_second(
 
 def test_failed_route_takes_its_text_back(turn: Turn, seconds: list[float]) -> None:
     agents.watch_turn(turn_id=turn.id)
-    stream = DeltaStream(turn_id=turn.id, attempt=1)
+    stream = stream_of(turn, attempt=1)
     stream.write("wrong")
     stream.reset()
     seconds[0] += 1
@@ -77,9 +84,9 @@ def test_next_attempt_takes_back_what_the_first_showed(
     turn: Turn, seconds: list[float]
 ) -> None:
     agents.watch_turn(turn_id=turn.id)
-    DeltaStream(turn_id=turn.id, attempt=1).write("half an")
+    stream_of(turn, attempt=1).write("half an")
 
-    DeltaStream(turn_id=turn.id, attempt=2).write("whole")
+    stream_of(turn, attempt=2).write("whole")
 
     kinds = [kind for kind, _ in pieces(turn)]
     assert kinds == [DeltaKind.TEXT, DeltaKind.RESET, DeltaKind.TEXT]
@@ -87,7 +94,7 @@ def test_next_attempt_takes_back_what_the_first_showed(
 
 def test_secret_cut_in_two_does_not_leak(turn: Turn, seconds: list[float]) -> None:
     agents.watch_turn(turn_id=turn.id)
-    stream = DeltaStream(turn_id=turn.id, attempt=1)
+    stream = stream_of(turn, attempt=1)
     redaction.register("hunter2-hunter2")
     try:
         for piece in ("the key is hunter2", "-hunter2, keep it", " well"):

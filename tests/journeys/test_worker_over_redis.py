@@ -43,12 +43,16 @@ def test_runs_when_rung_for_then_carried_once_each(polar: House) -> None:
 def test_runs_when_the_broker_is_wiped_then_none_is_lost(
     polar: House, broker: "redis.Redis"
 ) -> None:
-    polar.do("enqueue", "journey.note", "{}", "50")
-    broker.flushdb()
+    polar.do("enqueue", "journey.note", "{}", "200")
+    broker.flushall()
 
     polar.start("worker", "--concurrency", "8")
 
-    assert eventually(lambda: polar.states() == {"succeeded": 50}), polar.output()
+    assert eventually(polar.working), polar.output()
+    began = eventually(lambda: polar.states().get("succeeded", 0) > 0, within=10)
+    assert began, polar.output()
+    assert eventually(lambda: polar.states() == {"succeeded": 200}), polar.output()
+    assert len(polar.carried()) == 200
 
 
 def test_runs_when_the_broker_is_away_then_they_are_taken_in(polar: House) -> None:

@@ -80,7 +80,11 @@ class TurnLoop:
         self.journal = Journal(turn)
         self.tools = requests.tools_of(turn.profile)
         self.past = Past()
-        self.stream = DeltaStream(turn_id=turn.id, attempt=turn.attempt + 1)
+        self.stream = DeltaStream(
+            turn_id=turn.id,
+            attempt=turn.attempt + 1,
+            watched_until=turn.watched_until,
+        )
         self.steps_aside = False
 
     def run(self) -> runs_ports.Outcome:

@@ -21,7 +21,9 @@ FLUSH_EVERY_SECONDS = 0.25
 class DeltaStream:
     """Writes one turn's deltas for one attempt."""
 
-    def __init__(self, *, turn_id: UUID, attempt: int) -> None:
+    def __init__(
+        self, *, turn_id: UUID, attempt: int, watched_until: datetime | None = None
+    ) -> None:
         self._turn_id = turn_id
         self._attempt = attempt
         self._held = ""
@@ -29,7 +31,9 @@ class DeltaStream:
         self._resets = False
         self._shown = False
         self._seq: int | None = None
-        self._flushed_at: float | None = None
+        # Nobody looks yet: the first look at the row may wait as long as others.
+        unwatched = watched_until is None or watched_until <= clock.now()
+        self._flushed_at = clock.monotonic() if unwatched else None
 
     def write(self, text: str) -> None:
         """Take a piece of the answer; show what is due."""
