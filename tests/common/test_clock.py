@@ -31,7 +31,8 @@ def test_now_follows_a_wall_clock_that_is_set_forward(monkeypatch):
     ahead = float(round(time.time()) + 3600)
     monkeypatch.setattr(time, "time", lambda: ahead)
 
-    assert clock.now().timestamp() >= ahead
+    # On PostgreSQL the database's clock decides, some microseconds apart.
+    assert clock.now().timestamp() >= ahead - 0.1
 
 
 def test_frozen_holds_the_clock_and_lets_go():
