@@ -43,7 +43,7 @@ def call(request: CallRequest) -> Outcome:
     Writes: Call, audit events, budgets, approvals.
     Raises: Denied and its kin, ApprovalRequired, Invalid, UpstreamError,
     OutcomeUnknown.   Again: the same idempotency key replays the recorded output.
-    Source: docs/decisions/0003-one-pipeline.md
+    Source: docs/decisions/0008-one-pipeline.md
     """
     return pipeline.run(request)
 

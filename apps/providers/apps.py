@@ -1,6 +1,7 @@
 from django.apps import AppConfig
 
 from apps.providers import ports
+from apps.runs import ports as runs
 
 _ADAPTERS = "apps.providers.adapters"
 
@@ -11,6 +12,9 @@ class ProvidersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        # Models exist only now, so these cannot be imported above.
+        from . import services
+
         for kind in ("openai", "openai_compatible", "anthropic", "gemini"):
             ports.register(
                 kind,
@@ -19,3 +23,4 @@ class ProvidersConfig(AppConfig):
             )
         scripted = f"{_ADAPTERS}.scripted.ScriptedAdapter"
         ports.register("scripted", adapter=scripted, catalog=scripted)
+        runs.warm_ups.register("providers", services.warm_up)

@@ -160,6 +160,21 @@ class Ticks:
         return iter(list(self._ticks.values()))
 
 
+class WarmUps:
+    """What a worker loads ahead of its first run, so that nobody waits for it."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Callable[[], object]] = {}
+
+    def register(self, name: str, job: Callable[[], object]) -> None:
+        """Plug in a job. Again: the last one of a name counts."""
+        self._jobs[name] = job
+
+    def do_all(self) -> None:
+        for job in list(self._jobs.values()):
+            job()
+
+
 class Doorbell:
     """Wakes workers sooner. With nothing plugged in, their own watch finds work."""
 
@@ -177,4 +192,5 @@ class Doorbell:
 
 handlers = Handlers()
 ticks = Ticks()
+warm_ups = WarmUps()
 doorbell = Doorbell()

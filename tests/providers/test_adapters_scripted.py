@@ -7,7 +7,11 @@ import pytest
 from apps.providers import ports
 from apps.providers.errors import CallCancelled, ModelCallFailed
 
-CLOCK = ports.Tool("polar__clock_now", "The time", {"type": "object"})
+CLOCK = ports.Tool(
+    "polar__clock_now",
+    "The time",
+    {"type": "object", "properties": {"timezone": {"type": "string"}}},
+)
 SUMS = ports.Tool(
     "polar__calculator",
     "Sums",
@@ -39,6 +43,7 @@ def user(text: str) -> ports.Message:
     ("text", "tool", "arguments"),
     [
         ("What time is it?", "polar__clock_now", {}),
+        ("The time in Berlin?", "polar__clock_now", {"timezone": "Europe/Berlin"}),
         ("calculate 2+3 please", "polar__calculator", {"expression": "2+3"}),
         ("what is 4 x 5?", "polar__calculator", {"expression": "4 * 5"}),
         ("search for lemons", "polar__conversation_search", {"query": "lemons"}),

@@ -10,7 +10,9 @@ sum, a search; and else a short text saying what this is. It never pretends.
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
+from zoneinfo import available_timezones
 
 from apps.common import clock, failpoints
 from apps.common.redaction import SecretStr
@@ -158,9 +160,31 @@ def _tool_call(call: ModelCall, rule: Mapping[str, Any]) -> ToolCall | None:
         found = pattern.search(asked)
         tool = _tool(call.tools, *words) if found else None
         if found and tool is not None:
-            said = "" if group is None else found.group(group).strip(" ?.!") or asked
+            said = (
+                _zone(asked)
+                if group is None
+                else found.group(group).strip(" ?.!") or asked
+            )
             return ToolCall(call_id, tool.name, _arguments(tool, said))
     return None
+
+
+def _zone(asked: str) -> str:
+    """Return the time zone whose city is named, or ""."""
+    words = f" {re.sub(r'[^a-z ]', ' ', asked.lower())} "
+    return next((zone for city, zone in _cities() if f" {city} " in words), "")
+
+
+@lru_cache(maxsize=1)
+def _cities() -> tuple[tuple[str, str], ...]:
+    """Shape: ("new york", "America/New_York"), longest names first."""
+    zones = (zone for zone in available_timezones() if "/" in zone)
+    named = {
+        zone.rpartition("/")[2].replace("_", " ").lower(): zone
+        for zone in sorted(zones)
+        if not zone.startswith("Etc/")
+    }
+    return tuple(sorted(named.items(), key=lambda item: (-len(item[0]), item[0])))
 
 
 def _tool(tools: tuple[Tool, ...], *words: str) -> Tool | None:

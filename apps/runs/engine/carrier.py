@@ -6,9 +6,10 @@ before the process is gone; it is gone within `LEAVE_SECONDS`.
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from apps.common import clock
 from apps.runs.engine import leases
@@ -16,6 +17,7 @@ from apps.runs.engine.claim import Claimed
 from apps.runs.engine.executor import carry
 from apps.runs.engine.leases import LeaseKeeper
 from apps.runs.engine.watch import Watch
+from apps.runs.ports import warm_ups
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Carrier:
         self.keeper.start()
         self._watch = Watch(self.keeper, hand)
         self._watch.start()
+        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
         logger.info("worker started", extra={"event": "worker.started"})
 
     def leave(self) -> int:
@@ -71,3 +74,13 @@ class Carrier:
             )
             logging.shutdown()
             os._exit(0)
+
+
+def _warm_up() -> None:
+    """A store that is not ready now is met again by the runs themselves."""
+    try:
+        warm_ups.do_all()
+    except DatabaseError:
+        logger.warning("not warmed up", extra={"event": "worker.cold"}, exc_info=True)
+    finally:
+        connection.close()
