@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 
 from apps.audit import queries, services
+from apps.audit.models import EventQuerySet
 from apps.audit.schemas import EventPage, VerdictOut
 from apps.common.errors import Denied, Unauthenticated
 from apps.common.schemas import PROBLEMS, Cursor, cut
@@ -13,15 +14,29 @@ from apps.common.schemas import PROBLEMS, Cursor, cut
 router = Router(tags=["audit"], by_alias=True)
 
 #: `audit` stands below `access`, so it reads the credential's scopes as data.
-READ_SCOPES = frozenset({"*", "audit:*", "audit:read"})
+EVERYTHING = "*"
+READ_SCOPES = frozenset({EVERYTHING, "audit:*", "audit:read"})
 
 
-def _check_may_read(request: HttpRequest) -> None:
+def _check_may_read(request: HttpRequest) -> Any:
     auth = getattr(request, "auth", None)
     if auth is None:
         raise Unauthenticated
     if not auth.scopes & READ_SCOPES:
         raise Denied("This needs the scope audit:read.", needed="audit:read")
+    return auth
+
+
+def _visible_events(request: HttpRequest) -> EventQuerySet:
+    """Keep what the caller may see: admins everything, others their workspaces."""
+    auth = _check_may_read(request)
+    rows = queries.events()
+    if EVERYTHING in auth.scopes:
+        return rows
+    if auth.principal.user is None:
+        return rows.filter(workspace_id=auth.principal.workspace_id)
+    mine = auth.principal.user.memberships.values("workspace_id")
+    return rows.filter(workspace_id__in=mine)
 
 
 @router.get(
@@ -32,8 +47,7 @@ def _check_may_read(request: HttpRequest) -> None:
 def list_events(
     request: HttpRequest, page: Query[Cursor], trace_id: str = "", type: str = ""
 ) -> dict[str, Any]:
-    _check_may_read(request)
-    rows = queries.events()
+    rows = _visible_events(request)
     if trace_id:
         rows = rows.filter(trace_id=trace_id)
     if type:

@@ -86,6 +86,8 @@ class Door:
     def _size_problem(self, request: HttpRequest) -> PolarError | None:
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         length = request.META.get("CONTENT_LENGTH") or "0"
+        if length == "0" and "chunked" in request.headers.get("Transfer-Encoding", ""):
+            return LengthRequired()
         if not length.isdigit():
             return BodyRefused("Content-Length is not a number.")
         if int(length) > limit:
@@ -132,6 +134,12 @@ class BodyRefused(PolarError):
 
     code = "POLAR_BAD_REQUEST"
     http_status = 400
+
+
+class LengthRequired(BodyRefused):
+    """Say how long the body is: send a Content-Length."""
+
+    http_status = 411
 
 
 class BodyTooLarge(BodyRefused):

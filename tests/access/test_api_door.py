@@ -66,6 +66,14 @@ def test_api_when_body_too_large_then_413(client, bearer):
     assert answer.status_code == 413
 
 
+def test_api_when_length_is_hidden_then_411(client, bearer):
+    answer = client.get(
+        "/api/v1/runs", headers={**bearer, "Transfer-Encoding": "chunked"}
+    )
+
+    assert answer.status_code == 411
+
+
 def test_api_when_foreign_origin_then_403(client, bearer):
     answer = client.get(
         "/api/v1/runs", headers={**bearer, "Origin": "https://evil.example"}

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 
@@ -142,20 +142,28 @@ def start(call: Call, request: CallRequest) -> None:
     Raises: Halted; PermitRefused when the call is no longer authorized.
     """
     failpoints.reach("call.start.before_commit")
-    with transaction.atomic():
-        locks.share(halt.scopes_of(request))
-        if count_halts():
-            halt.check_request(request)
-        now = clock.now()
-        if not move(call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now):
-            raise PermitRefused("This call was already started or withdrawn.")
-        call.state, call.started_at = CallState.EXECUTING, now
-        started = None
-        if request.effect_class in RECORDED_START:
-            started = record(call, request, "call.started", data={})
+    try:
+        started = _start_once(call, request)
+    except IntegrityError as error:
+        raise PermitRefused("The same effect is being done right now.") from error
     if started is not None and request.effect_class == EffectClass.NON_REPEATABLE:
         _wait_until_sealed(started.id)
     failpoints.reach("call.executing")
+
+
+@transaction.atomic
+def _start_once(call: Call, request: CallRequest) -> Event | None:
+    """The move itself; a database constraint lets one call of a key through."""
+    locks.share(halt.scopes_of(request))
+    if count_halts():
+        halt.check_request(request)
+    now = clock.now()
+    if not move(call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now):
+        raise PermitRefused("This call was already started or withdrawn.")
+    call.state, call.started_at = CallState.EXECUTING, now
+    if request.effect_class in RECORDED_START:
+        return record(call, request, "call.started", data={})
+    return None
 
 
 def _wait_until_sealed(event_id: UUID) -> None:
