@@ -56,13 +56,22 @@ class Bar:
         return max(0.0, (self.end - self.start).total_seconds())
 
     @property
-    def note_before(self) -> bool:
-        """The note stands left of bars that end near the right edge."""
+    def reaches_far(self) -> bool:
+        """To its right there is no room for a note."""
         return self.x + self.width > 62
 
     @property
+    def note_before(self) -> bool:
+        """The note stands left of bars that end near the right edge, where there
+        is room for it."""
+        return self.reaches_far and self.x > 25
+
+    @property
     def note_x(self) -> float:
-        return self.x - 0.8 if self.note_before else self.x + self.width + 0.8
+        if self.note_before:
+            return self.x - 0.8
+        # A bar that fills the figure carries its note inside.
+        return self.x + (1.6 if self.reaches_far else self.width + 0.8)
 
 
 @dataclass
