@@ -10,6 +10,7 @@ from pytest_django import DjangoDbBlocker
 from apps.access import services as access
 from apps.access.models import Principal, Role, User, Workspace
 from apps.audit.engine import triggers
+from apps.common import clock
 from tests import network, people
 
 
@@ -55,6 +56,17 @@ def django_db_setup(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+
+
+@pytest.fixture(autouse=True)
+def clock_asks_no_database(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL the clock measures the database's time through an open
+    connection; a test that may not touch the database leaves it alone."""
+    may_touch = request.node.get_closest_marker("django_db") is not None
+    if not may_touch and not {"db", "transactional_db"} & set(request.fixturenames):
+        monkeypatch.setattr(clock, "_connection_is_open", lambda: False)
 
 
 @pytest.fixture
