@@ -10,9 +10,9 @@ class ExtensionsConfig(AppConfig):
     def ready(self) -> None:
         # Models exist only now, so these cannot be imported above.
         from . import ports
-        from .adapters.native import NativeRunner
+        from .adapters.native import NativeRuntime
         from .engine import builtin
 
-        ports.plug_runner("plugin", NativeRunner())
+        ports.plug_runtime(ports.Transport.NATIVE, NativeRuntime())
         for tool in builtin.TOOLS:
             ports.native_tools.register(tool)

@@ -11,11 +11,25 @@ PolarError
   InternalContractBug    our own fault; never shown as "not available"
 Conflict
   ReviewMissing          this form of the extension was not reviewed
+  TypeMismatch           the claimed type is not the stored one
+  TrustMismatch          the claimed trust is not the stored one
+NotTrusted
+  DefinitionChanged      what is served now is not what was reviewed
+Invalid
+  PackageRefused         a package that is not well-formed, or an attack
+  RequestBroken          not a valid extension.gateway.execute.request
 """
 
 from typing import Any
 
-from apps.common.errors import Conflict, Invalid, NotFound, PolarError, UpstreamError
+from apps.common.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    NotTrusted,
+    PolarError,
+    UpstreamError,
+)
 
 
 class ToolUnavailable(NotFound):
@@ -54,3 +68,34 @@ class AdapterMissing(ToolMisconfigured):
 
 class ReviewMissing(Conflict):
     """This form of the extension has no approved review."""
+
+
+class TypeMismatch(Conflict):
+    """The claimed extension type is not the stored one."""
+
+    code = "POLAR_EXTENSION_TYPE_MISMATCH"
+
+
+class TrustMismatch(Conflict):
+    """The claimed trust level is not the stored one."""
+
+    code = "POLAR_EXTENSION_TRUST_LEVEL_MISMATCH"
+
+
+class DefinitionChanged(NotTrusted):
+    """What is served now is not what was reviewed.
+
+    Raised by a runtime before it sends; `served` is a `ports.Definition`.
+    """
+
+    def __init__(self, detail: str = "", *, served: Any = None, **facts: Any) -> None:
+        super().__init__(detail, reason_code="definition_changed", **facts)
+        self.served = served
+
+
+class PackageRefused(Invalid):
+    """This package is not well-formed, or it is an attack."""
+
+
+class RequestBroken(Invalid):
+    """The request does not match extension.gateway.execute.request."""

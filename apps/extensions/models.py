@@ -8,7 +8,7 @@ from django.db.models import F, Q
 from apps.audit import ports as audit_ports
 from apps.common.models import AppendOnly, Row
 from apps.common.states import Transitions
-from apps.gateway.ports import Risk
+from apps.gateway.ports import EffectClass, Risk
 
 audit_ports.declare(
     "extension.installed",
@@ -17,6 +17,13 @@ audit_ports.declare(
     "extension.enabled",
     "extension.disabled",
     "extension.revoked",
+    "extension.removed",
+    "extension.rejected",
+    "extension.rolled_back",
+    "extension.quarantined",
+    "extension.risk_supplied",
+    "extension.stopped",
+    "extension.execution_refused",
 )
 
 
@@ -84,9 +91,27 @@ class Extension(Row):
     version = models.CharField(max_length=40, blank=True)
     definition_hash = models.CharField(max_length=64, blank=True)
     reviewed_hash = models.CharField(max_length=64, blank=True)
+    #: Where it came from, at which revision, and the SHA-256 of its package.
+    source = models.CharField(max_length=500, blank=True)
+    revision = models.CharField(max_length=120, blank=True)
+    package = models.CharField(max_length=64, blank=True)
+    #: How its parts are reached. Shape: `apps.extensions.engine.manifest`.
+    parts = models.JSONField(default=list, blank=True)
+    #: What they may reach, and when they are cut off; both are reviewed.
+    grants = models.JSONField(default=dict, blank=True)
+    limits = models.JSONField(default=dict, blank=True)
+    #: What a bundle brings that Polar never runs: [{"name", "why"}].
+    not_run = models.JSONField(default=list, blank=True)
+    #: May run where isolation is not available; shown wherever it is.
+    accepts_degraded = models.BooleanField(default=False)
+    degraded_reason = models.CharField(max_length=300, blank=True)
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=Q(accepts_degraded=False) | ~Q(degraded_reason=""),
+                name="extension_degraded_has_reason",
+            ),
             models.CheckConstraint(
                 condition=Q(type__in=ExtensionType.values), name="extension_type"
             ),
@@ -139,6 +164,17 @@ class Capability(Row):
     side_effects = models.CharField(max_length=12, default="none")
     data_egress = models.CharField(max_length=12, default="none")
     risk_reason = models.CharField(max_length=300, blank=True)
+    #: Who said the risk: "" (nobody), code, manifest, or an operator by label.
+    risk_by = models.CharField(max_length=160, blank=True)
+    #: More targets than this in one call need a person.
+    bulk_threshold = models.PositiveIntegerField(default=50)
+    effect_class = models.CharField(
+        max_length=16, choices=EffectClass.choices, default=EffectClass.NON_REPEATABLE
+    )
+    #: Which part of the extension it belongs to, and its own name there.
+    part = models.CharField(max_length=80, blank=True)
+    target = models.CharField(max_length=200, blank=True)
+    annotations = models.JSONField(default=dict, blank=True)
     is_current = models.BooleanField(default=True)
 
     objects = CapabilityQuerySet.as_manager()
@@ -178,6 +214,8 @@ class Version(AppendOnly):
     version = models.CharField(max_length=40, blank=True)
     definition_hash = models.CharField(max_length=64)
     definition = models.JSONField(default=dict)
+    source = models.CharField(max_length=500, blank=True)
+    revision = models.CharField(max_length=120, blank=True)
 
     class Meta:
         constraints = [
@@ -203,3 +241,20 @@ class Review(AppendOnly):
     def __str__(self) -> str:
         verdict = "approved" if self.is_approved else "rejected"
         return f"{verdict} {self.definition_hash[:12]} by {self.reviewer}"
+
+
+class Certificate(AppendOnly):
+    """Signed evidence of one stop: what ended, and what nobody could confirm."""
+
+    extension = models.ForeignKey(
+        Extension, models.CASCADE, related_name="certificates"
+    )
+    #: Canonical JSON; exactly these bytes are signed.
+    body = models.TextField()
+    digest = models.CharField(max_length=64)
+    signature = models.CharField(max_length=128)
+    signer = models.CharField(max_length=200)
+    unconfirmed = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"certificate {self.digest[:12]} of {self.extension_id}"

@@ -14,7 +14,14 @@ from apps.audit import services as audit
 from apps.common import clock
 from apps.common.errors import Conflict, Denied, FieldProblem, Invalid
 from apps.gateway import services as gateway
-from apps.gateway.ports import CallKind, CallRequest, Json, Lineage, TrustFacts
+from apps.gateway.ports import (
+    CallKind,
+    CallRequest,
+    EffectClass,
+    Json,
+    Lineage,
+    TrustFacts,
+)
 from apps.gateway.services import Outcome
 
 from . import ports
@@ -108,9 +115,19 @@ def _get_capability(alias: str) -> Capability:
 
 def _call_of(request: ToolCallRequest, capability: Capability) -> CallRequest:
     extension = capability.extension
-    runner = ports.find_runner(extension.type)
-    if runner is None:
+    runtime = ports.find_runtime(ports.Transport.NATIVE)
+    if runtime is None:
         raise AdapterMissing(f"Nothing here runs extensions of type {extension.type}.")
+    target = ports.Target(
+        source=ports.Source(
+            extension_id=extension.id,
+            ext_id=extension.ext_id,
+            transport=ports.Transport.NATIVE,
+            trust=extension.trust,
+        ),
+        name=capability.capability_id,
+        capability=capability.name,
+    )
     context = ports.ToolContext(
         principal=request.principal,
         workspace_id=request.workspace_id,
@@ -124,10 +141,10 @@ def _call_of(request: ToolCallRequest, capability: Capability) -> CallRequest:
         principal=request.principal,
         workspace_id=request.workspace_id,
         arguments=request.arguments,
-        perform=lambda permit: runner.run(
-            permit, capability.name, request.arguments, context
+        perform=lambda permit: runtime.execute(
+            target, request.arguments, permit, context
         ),
-        effect_class=runner.effect_class(capability.name),
+        effect_class=EffectClass(capability.effect_class),
         risk=capability.risk,
         lineage=request.lineage,
         scope=request.scope,
@@ -178,7 +195,8 @@ def sync_shipped_plugin(*, version: str = "") -> Extension:
     )
     described = definition.describe(ports.SHIPPED, ports.native_tools.of(ports.SHIPPED))
     new_hash = definition.hash_of(described)
-    if row.definition_hash == row.reviewed_hash == new_hash:
+    is_told = not row.capabilities.filter(is_current=True, risk_by="").exists()
+    if row.definition_hash == row.reviewed_hash == new_hash and is_told:
         return row
     before = row.definition_hash
     _write_capabilities(row)
@@ -213,6 +231,9 @@ def _write_capabilities(row: Extension) -> None:
                 "risk_level": tool.risk.level,
                 "side_effects": tool.risk.side_effects,
                 "data_egress": tool.risk.data_egress,
+                "risk_by": "code",
+                "effect_class": tool.effect_class,
+                "target": tool.capability_id,
                 "is_current": True,
             },
         )

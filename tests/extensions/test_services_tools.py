@@ -31,6 +31,13 @@ def broken() -> Iterator[ports.NativeTool]:
     ports.native_tools.forget(tool.name)
 
 
+def clock_target(plugin: Extension) -> ports.Target:
+    source = ports.Source(
+        extension_id=plugin.id, ext_id="polar", transport=ports.Transport.NATIVE
+    )
+    return ports.Target(source=source, name="clock.now", capability="polar/clock.now")
+
+
 def test_tool_in_scope_runs(run):
     assert run(CALCULATOR, {"expression": "2+3"}).output == {"result": "5"}
 
@@ -130,19 +137,16 @@ def test_bug_in_a_tool_is_a_contract_bug(run, broken):
 
 
 def test_runner_refuses_without_a_permit(plugin):
-    runner = ports.find_runner("plugin")
-
     with pytest.raises(Exception, match="permit"):
-        runner.run(None, "polar/clock.now", {}, None)
+        ports.find_runtime("native").execute(clock_target(plugin), {}, None, None)
 
 
 def test_runner_refuses_a_spent_permit(plugin, db):
-    runner = ports.find_runner("plugin")
     permit = Permit(call_id=plugin.id, args_digest="", idempotency_key="", start=list)
     permit.is_spent = True
 
     with pytest.raises(Exception, match="spent"):
-        runner.run(permit, "polar/clock.now", {}, None)
+        ports.find_runtime("native").execute(clock_target(plugin), {}, permit, None)
 
 
 def test_tools_for_lists_what_the_scope_names(plugin):

@@ -1,28 +1,42 @@
 """Runs the tools that are code of this house. They never leave the process."""
 
 import logging
+from uuid import UUID
 
 from apps.common import failpoints
-from apps.extensions.errors import InternalContractBug, ToolUnavailable
-from apps.extensions.ports import NativeTool, ToolContext, native_tools
+from apps.extensions.errors import (
+    InternalContractBug,
+    ToolMisconfigured,
+    ToolUnavailable,
+)
+from apps.extensions.ports import (
+    Definition,
+    NativeTool,
+    Source,
+    Target,
+    Termination,
+    ToolContext,
+    native_tools,
+)
 from apps.gateway.errors import PermitRefused
-from apps.gateway.ports import EffectClass, Json, Permit, Result
+from apps.gateway.ports import Json, Permit, Result
 
 logger = logging.getLogger(__name__)
 
 
-class NativeRunner:
-    """The runner of plugins."""
+class NativeRuntime:
+    """The runtime of code that ships with Polar. It has no process to stop."""
 
-    def effect_class(self, name: str) -> EffectClass:
-        return _tool(name).effect_class
+    def describe(self, source: Source) -> Definition:
+        """Native tools are described by `NativeTool`, never asked."""
+        raise ToolMisconfigured(f"{source.ext_id} is code of this house.")
 
-    def run(
-        self, permit: Permit, name: str, arguments: Json, context: ToolContext
+    def execute(
+        self, target: Target, arguments: Json, permit: Permit, context: ToolContext
     ) -> Result:
         """Run a tool once. Raises: what the tool raises; InternalContractBug when
         it breaks; PermitRefused without an unspent permit."""
-        tool = _tool(name)
+        tool = _tool(target.capability)
         if not isinstance(permit, Permit):
             raise PermitRefused("A tool runs only with a permit.")
         failpoints.reach("tool.before_spend")
@@ -31,6 +45,9 @@ class NativeRunner:
         output = _run(tool, arguments, context)
         failpoints.reach("tool.answered")
         return Result(output)
+
+    def stop(self, extension_id: UUID) -> list[Termination]:
+        return []
 
 
 def _tool(name: str) -> NativeTool:
