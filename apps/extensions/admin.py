@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from apps.common.admin import ReadOnlyAdmin, state_badge
 
-from .models import Capability, Extension, Review, Version
+from .models import Capability, Certificate, Extension, Review, Version
 
 
 @admin.register(Extension)
@@ -40,5 +40,12 @@ class VersionAdmin(ReadOnlyAdmin):
 @admin.register(Review)
 class ReviewAdmin(ReadOnlyAdmin):
     list_display = ("extension", "is_approved", "trust", "reviewer", "created_at")
+    list_select_related = ("extension",)
+    date_hierarchy = "created_at"
+
+
+@admin.register(Certificate)
+class CertificateAdmin(ReadOnlyAdmin):
+    list_display = ("extension", "digest", "unconfirmed", "created_at")
     list_select_related = ("extension",)
     date_hierarchy = "created_at"
