@@ -214,6 +214,10 @@ POLAR_WITNESS_DIR = Path(
 POLAR_SINK_FILE = env.str(
     "POLAR_SINK_FILE", default=str(BASE_DIR / "var" / "sink" / "audit.jsonl")
 )
+#: Packages of extensions, each in a folder named by its SHA-256.
+POLAR_EXTENSIONS_DIR = Path(
+    env.str("POLAR_EXTENSIONS_DIR", default=str(BASE_DIR / "var" / "extensions"))
+)
 
 # --- Providers that appear by themselves ------------------------------------
 

@@ -202,6 +202,8 @@ class CallRequest:
     input_schema: Json | None = None
     output_schema: Json | None = None
     extension: TrustFacts | None = None
+    #: Reads the extension's trust again, in the transaction that starts the effect.
+    standing: Callable[[], TrustFacts] | None = None
     needs_secret: bool = False
     max_output_bytes: int = 1_048_576
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from apps.access.models import Membership, Principal, PrincipalKind, Role, Workspace
 from apps.access.policies import check_role
@@ -70,6 +70,17 @@ def halt(*, by: Principal, scope: str, reason: str) -> Halt:
         data={"scope": scope},
     )
     return row
+
+
+def hold_starts(scope: str) -> None:
+    """Keep every effect under a halt scope from starting until this transaction
+    ends, so that what it writes holds before the next start anywhere.
+
+    Raises: RuntimeError outside a transaction.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError("starts are held inside a transaction")
+    locks.exclude([scope])
 
 
 @transaction.atomic

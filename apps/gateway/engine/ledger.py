@@ -26,7 +26,7 @@ from apps.gateway.ports import CallRequest, EffectClass, Usage
 
 from . import locks
 from .sight import count_halts
-from .stages import halt
+from .stages import halt, trust
 
 #: Effects that nobody may repeat without looking.
 CAREFUL = frozenset({EffectClass.RECONCILABLE, EffectClass.NON_REPEATABLE})
@@ -137,9 +137,9 @@ def move(call_id: UUID, source: str, target: str, **fields: Any) -> bool:
 
 
 def start(call: Call, request: CallRequest) -> None:
-    """AUTHORIZED → EXECUTING, halts read in the same transaction.
+    """AUTHORIZED → EXECUTING, halts and trust read in the same transaction.
 
-    Raises: Halted; PermitRefused when the call is no longer authorized.
+    Raises: Halted; NotTrusted; PermitRefused when the call is no longer authorized.
     """
     failpoints.reach("call.start.before_commit")
     try:
@@ -157,6 +157,8 @@ def _start_once(call: Call, request: CallRequest) -> Event | None:
     locks.share(halt.scopes_of(request))
     if count_halts():
         halt.check_request(request)
+    if request.standing is not None:
+        trust.check_facts(request.standing())
     now = clock.now()
     if not move(call.id, CallState.AUTHORIZED, CallState.EXECUTING, started_at=now):
         raise PermitRefused("This call was already started or withdrawn.")

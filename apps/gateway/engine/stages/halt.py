@@ -5,9 +5,17 @@ from apps.gateway.engine.decision import Decision
 from apps.gateway.models import Halt
 from apps.gateway.ports import CallKind, CallRequest
 
-#: What still works under a halt: hearing people, and getting out of it.
+#: What still works under a halt: hearing people, getting out of it, and stopping
+#: more: a halt must never keep an operator from revoking an extension.
 EXEMPT = frozenset(
-    {"alert.deliver", "command.status", "command.halt", "command.resume"}
+    {
+        "alert.deliver",
+        "command.status",
+        "command.halt",
+        "command.resume",
+        "extension.disable",
+        "extension.revoke",
+    }
 )
 
 

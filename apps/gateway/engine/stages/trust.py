@@ -2,6 +2,7 @@
 
 from apps.common.errors import NotTrusted
 from apps.gateway.engine.decision import Decision
+from apps.gateway.ports import TrustFacts
 
 
 class NotEnabled(NotTrusted):
@@ -13,8 +14,11 @@ class NotEnabled(NotTrusted):
 def check(decision: Decision) -> str:
     """Refuse a blocked, unpinned or disabled extension."""
     facts = decision.request.extension
-    if facts is None:
-        return "none needed"
+    return "none needed" if facts is None else check_facts(facts)
+
+
+def check_facts(facts: TrustFacts) -> str:
+    """The same question, asked again in the transaction that starts an effect."""
     if facts.trust == "blocked":
         raise NotTrusted(
             f"{facts.extension_id} is blocked: {facts.reason or 'no reason recorded'}",
