@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from apps.access.models import Principal, Workspace
 from apps.agents.errors import PinBroken
@@ -23,6 +23,7 @@ from apps.agents.models import (
 )
 from apps.common import clock
 from apps.common.errors import NotFound
+from apps.common.statements import Reading
 from apps.gateway import queries as gateway
 from apps.gateway.models import Call
 from apps.providers import queries as providers
@@ -90,14 +91,18 @@ class Rows:
     attempts: list[Attempt]
 
 
+_PROFILE = Reading(
+    AgentProfile.objects.all, "WHERE workspace_id = %s AND slug = %s AND is_active"
+)
+
+
 def get_profile(*, workspace: Workspace, slug: str) -> AgentProfile:
     """Return an active profile of a workspace. Raises: NotFound."""
     slug = slug.removeprefix("@")
-    found = AgentProfile.objects.active().filter(workspace=workspace, slug=slug)
-    profile = found.first()
-    if profile is None:
+    found = _PROFILE.fetch(workspace.id, slug)
+    if not found:
         raise NotFound(f"There is no active agent @{slug} here.", slug=slug)
-    return profile
+    return found[0]
 
 
 def profiles(*, visible_to: Principal) -> QuerySet[AgentProfile]:
@@ -124,6 +129,15 @@ def resolve_profile(
     return Resolved(get_profile(workspace=workspace, slug=DEFAULT_PROFILE), "default")
 
 
+_PINS = Reading(
+    lambda: ProfilePin.objects.select_related("profile"),
+    f"WHERE (scope = '{PinScope.SESSION}' AND key = %s)"
+    f" OR (scope = '{PinScope.USER}' AND key = %s)"
+    f" OR (scope = '{PinScope.WORKSPACE}' AND key = %s)"
+    f" OR (scope = '{PinScope.GLOBAL}' AND key = '')",
+)
+
+
 def find_pin(
     *,
     workspace: Workspace,
@@ -131,18 +145,9 @@ def find_pin(
     conversation: Conversation | None = None,
 ) -> ProfilePin | None:
     """Return the narrowest pin that applies, or None."""
-    keys = {
-        PinScope.USER: str(principal.id),
-        PinScope.WORKSPACE: str(workspace.id),
-        PinScope.GLOBAL: "",
-    }
-    if conversation is not None:
-        keys[PinScope.SESSION] = str(conversation.id)
-    wanted = Q()
-    for scope, key in keys.items():
-        wanted |= Q(scope=scope, key=key)
+    session = str(conversation.id) if conversation is not None else "-"
     # One row a scope at most, so the narrowest is picked here.
-    found = list(ProfilePin.objects.filter(wanted).select_related("profile"))
+    found = _PINS.fetch(session, str(principal.id), str(workspace.id))
     rank = {str(scope): place for place, scope in enumerate(SCOPE_ORDER)}
     return min(found, key=lambda pin: rank[pin.scope], default=None)
 

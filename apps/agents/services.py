@@ -25,7 +25,7 @@ from apps.agents.models import (
     as_body,
 )
 from apps.audit import services as audit
-from apps.common import clock, ids
+from apps.common import clock, ids, statements
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.common.failpoints import reach
 from apps.runs import services as runs
@@ -131,7 +131,7 @@ def start_turn(
         serial_key=f"conversation:{conversation.id}",
         origin=arrival.get("origin", "real"),
     )
-    turn = Turn.objects.create(
+    turn = Turn(
         id=turn_id,
         conversation=conversation,
         run=run,
@@ -144,6 +144,7 @@ def start_turn(
         requested_lane=chosen.lane,
         reply_run_kind=arrival.get("reply_run_kind", ""),
     )
+    statements.insert(turn)
     _touch(conversation, text)
     _record_started(turn)
     reach("turn.started")
@@ -303,7 +304,7 @@ def _touch(conversation: Conversation, text: str) -> None:
     values: dict[str, Any] = {"last_at": clock.now()}
     if not conversation.title:
         values["title"] = " ".join(text.split())[:80]
-    Conversation.objects.filter(id=conversation.id).update(**values)
+    statements.update(Conversation, {"id": conversation.id}, values)
     for name, value in values.items():
         setattr(conversation, name, value)
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from apps.common.errors import NotFound
+from apps.common.statements import Reading
 from apps.gateway.ports import Json
 
 from .models import Capability, Extension
@@ -41,14 +42,29 @@ def covers(scope: Json, ext_id: str, capability_id: str) -> bool:
     return capability_id in names or "*" in names
 
 
+_OFFERED = Reading(
+    lambda: Capability.objects.offerable().select_related("extension"),
+    "AND extensions_extension.ext_id = %s",
+)
+_BY_ALIAS = Reading(
+    lambda: Capability.objects.select_related("extension"),
+    "WHERE extensions_capability.alias = %s AND extensions_capability.is_current",
+)
+
+
 def tools_for(*, scope: Json) -> list[ToolSpec]:
     """List what a model may be shown under a scope, in a fixed order."""
     allowed = list((scope or {}).get("allowed") or {})
     if not allowed:
         return []
-    rows = Capability.objects.offerable().filter(extension__ext_id__in=allowed)
+    rows = [row for ext_id in allowed for row in _OFFERED.fetch(ext_id)]
     return [
         ToolSpec(row.alias, row.description, row.input_schema, row.name, row.title)
-        for row in rows.select_related("extension").order_by("alias")
+        for row in sorted(rows, key=lambda row: str(row.alias))
         if covers(scope, row.extension.ext_id, row.capability_id)
     ]
+
+
+def find_tool(alias: str) -> Capability | None:
+    """Return the capability that a model calls by this alias, or None."""
+    return next(iter(_BY_ALIAS.fetch(alias)), None)

@@ -39,7 +39,7 @@ from .models import (
     Version,
 )
 from .policies import check_may_enable
-from .queries import ToolSpec, get_extension, tools_for
+from .queries import ToolSpec, find_tool, get_extension, tools_for
 
 __all__ = [
     "ToolCallRequest",
@@ -103,11 +103,7 @@ def run_tool(*, request: ToolCallRequest) -> Outcome:
 
 
 def _get_capability(alias: str) -> Capability:
-    found = (
-        Capability.objects.select_related("extension")
-        .filter(alias=alias, is_current=True)
-        .first()
-    )
+    found = find_tool(alias)
     if found is None or found.extension.lifecycle == Lifecycle.REMOVED:
         raise ToolUnavailable(f"There is no tool {alias[:80]!r}.")
     return found

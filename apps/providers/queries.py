@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from apps.common import clock
+from apps.common.statements import Reading
 from apps.providers.errors import ProviderUnknown
 from apps.providers.models import (
     Attempt,
@@ -49,9 +50,14 @@ class LaneHealth:
         return "ready" if len(ready) == len(self.routes) else "degraded"
 
 
+_ROUTES = Reading(
+    lambda: Route.objects.select_related("model__provider", "breaker"), ""
+)
+
+
 def plan_routes() -> list[Route]:
     """Return every route with its model, provider and breaker, in one query."""
-    return list(Route.objects.select_related("model__provider", "breaker"))
+    return _ROUTES.fetch()
 
 
 def unavailable(route: Route) -> tuple[str, str]:

@@ -86,6 +86,7 @@ COMMON_ROOMS = frozenset(
         "pages",
         "redaction",
         "schemas",
+        "statements",
         "states",
         "units",
     }
@@ -160,6 +161,7 @@ WRITES = frozenset(
         "create_user",
         "delete",
         "get_or_create",
+        "insert",
         "save",
         "update",
         "update_or_create",

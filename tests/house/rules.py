@@ -220,10 +220,24 @@ def _writes(
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         verb, owner = node.func.attr, root_name(node.func.value)
-        written = verb in lists.WRITES and owner in held
+        if owner == "statements" and verb in lists.WRITES:
+            owner = _first_held(node, held | given)
+            held_here = bool(owner)
+        else:
+            held_here = owner in held
+        written = verb in lists.WRITES and held_here
         saved = verb in lists.ROW_WRITES and owner in given
         if written or saved:
             yield source.at(node, f"R7 {owner} is written here: .{verb}()")
+
+
+def _first_held(call: ast.Call, held: set[str]) -> str:
+    """Name the row or table that is given to one of the kept statements."""
+    names = (
+        root_name(arg.value if isinstance(arg, ast.Starred) else arg)
+        for arg in call.args
+    )
+    return next((name for name in names if name in held), "")
 
 
 def _scopes(source: Source) -> Iterator[ast.AST]:

@@ -127,6 +127,20 @@ PLANTED = [
         "    call = Call(a=1)\n    call.save()\n",
         ".save()",
     ),
+    (
+        "R7",
+        "apps/runs/engine/x.py",
+        "from apps.common import statements\nfrom apps.gateway.models import Call\n"
+        "\n\ndef f():\n    statements.update(Call, {}, {})\n",
+        ".update()",
+    ),
+    (
+        "R7",
+        "apps/runs/engine/x.py",
+        "from apps.common import statements\nfrom apps.gateway.models import Call\n"
+        "\n\ndef f():\n    call = Call(a=1)\n    statements.insert(call)\n",
+        ".insert()",
+    ),
     ("R8", "apps/runs/views.py", "import time\n", "time"),
     (
         "R8",

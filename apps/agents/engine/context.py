@@ -12,6 +12,7 @@ from typing import Any
 from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
 from apps.agents.queries import steps_of
 from apps.common import canonical
+from apps.common.statements import Reading
 from apps.providers.ports import Message, ToolCall
 
 UNTRUSTED = "untrusted"
@@ -42,6 +43,15 @@ class Past:
     messages: tuple[tuple[Message, ...], ...] = ()
 
 
+_OLDER = Reading(
+    Turn.objects.all,
+    "WHERE conversation_id = %s AND parent_id IS NULL"
+    f" AND state IN ('{TurnState.ANSWERED}', '{TurnState.TRUNCATED}')"
+    " AND finished_at <= %s AND id <> %s"
+    f" ORDER BY created_at DESC, id DESC LIMIT {MOST_TURNS}",
+)
+
+
 def estimate_tokens(text: str) -> int:
     """Bound a text's tokens from its UTF-8 bytes, rounded up."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
@@ -53,13 +63,7 @@ def load_past(turn: Turn) -> Past:
     Reads: Turn, Step: at most two queries. What finished later stays out, so that a
     resumed turn sees what it saw before.
     """
-    found = Turn.objects.filter(
-        conversation_id=turn.conversation_id,
-        parent=None,
-        state__in=[TurnState.ANSWERED, TurnState.TRUNCATED],
-        finished_at__lte=turn.started_at,
-    ).exclude(id=turn.id)
-    turns = list(found.order_by("-created_at", "-id")[:MOST_TURNS])[::-1]
+    turns = _OLDER.fetch(turn.conversation_id, turn.started_at, turn.id)[::-1]
     # A turn of one step was answered at once: its text says all.
     longer = [each for each in turns if each.header.get("steps", 0) > 1]
     journals = steps_of(longer) if longer else {}

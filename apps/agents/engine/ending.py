@@ -17,7 +17,7 @@ from apps.agents.models import (
     TurnState,
 )
 from apps.audit import services as audit
-from apps.common import clock, redaction
+from apps.common import clock, redaction, statements
 from apps.common.errors import Fenced
 from apps.runs import services as runs
 
@@ -61,11 +61,12 @@ def close_turn(turn: Turn, steps: list[Step], close: Close) -> None:
         "lane_change": served.get("lane_change", "none"),
     }
     values["header"] = _header(turn, steps, values)
-    if Turn.objects.open().filter(id=turn.id).update(**values) != 1:
+    where = {"id": turn.id, "state": TurnState.OPEN}
+    if statements.update(Turn, where, values) != 1:
         raise Fenced("This turn was ended by somebody else.")
     for name, value in values.items():
         setattr(turn, name, value)
-    Delta.objects.filter(turn=turn).delete()
+    statements.delete(Delta, {"turn": turn.id})
     if turn.reply_run_kind and close.replies:
         _enqueue_reply(turn)
     _record(turn)

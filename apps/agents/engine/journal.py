@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.agents.models import STEP, Step, StepKind, StepState, Turn
-from apps.common import clock
+from apps.common import clock, statements
 from apps.common.errors import Fenced
 
 
@@ -96,13 +96,14 @@ class Journal:
         )
 
     def _insert(self, rows: list[Step]) -> list[Step]:
-        self.steps += Step.objects.bulk_create(rows)
+        statements.insert(*rows)
+        self.steps += rows
         return rows
 
     def _move(self, step: Step, state: str, **values: Any) -> None:
         STEP.check(step.state, state)
-        held = Step.objects.filter(id=step.id, state=step.state)
-        if held.update(state=state, **values) != 1:
+        where = {"id": step.id, "state": step.state}
+        if statements.update(Step, where, {"state": state, **values}) != 1:
             raise Fenced(f"Step {step.seq} was moved on by another worker.")
         for name, value in (values | {"state": state}).items():
             setattr(step, name, value)

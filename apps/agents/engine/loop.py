@@ -20,9 +20,10 @@ from apps.agents.engine.journal import Ending, Journal
 from apps.agents.engine.stream import DeltaStream
 from apps.agents.errors import ToolCallInvalid
 from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
-from apps.common import clock, redaction
+from apps.common import clock, redaction, statements
 from apps.common.errors import Fenced, PolarError, UpstreamError
 from apps.common.failpoints import reach
+from apps.common.statements import Reading
 from apps.gateway.errors import OutcomeUnknown
 from apps.providers import services as providers
 from apps.runs import ports as runs_ports
@@ -42,19 +43,21 @@ NOTICES = {
 }
 
 
+_TURN = Reading(
+    lambda: Turn.objects.select_related(
+        "conversation__workspace", "profile", "principal", "run"
+    ),
+    "WHERE agents_turn.id = %s",
+)
+
+
 def advance(ctx: runs_ports.RunContext) -> runs_ports.Outcome:
     """Carry a turn as far as it goes.
 
     Again: replays finished steps from their rows. Raises: whatever suspends or
     retries the run; the step at hand stays as it is.
     """
-    turn = (
-        Turn.objects.select_related(
-            "conversation__workspace", "profile", "principal", "run"
-        )
-        .filter(id=UUID(str(ctx.payload["turn_id"])))
-        .get()
-    )
+    [turn] = _TURN.fetch(UUID(str(ctx.payload["turn_id"])))
     if turn.state != TurnState.OPEN:
         return outcome_of(turn)
     return TurnLoop(ctx, turn).run()
@@ -205,9 +208,10 @@ class TurnLoop:
         """Count the attempt; plan and start whatever comes next."""
         turn = self.turn
         with transaction.atomic():
-            held = Turn.objects.open().filter(id=turn.id, attempt=turn.attempt)
+            held = {"id": turn.id, "state": TurnState.OPEN, "attempt": turn.attempt}
             turn.attempt += 1
-            if held.update(attempt=turn.attempt, started_at=turn.started_at) != 1:
+            taken = {"attempt": turn.attempt, "started_at": turn.started_at}
+            if statements.update(Turn, held, taken) != 1:
                 raise Fenced("This turn was taken up by somebody else.")
             after = self._plan_next()
             self.ctx.check_fence()

@@ -16,7 +16,7 @@ from apps.audit import ports
 from apps.audit.engine import body, merkle
 from apps.audit.errors import OutsideTransaction
 from apps.audit.models import Event, Head, Payload
-from apps.common import canonical, clock
+from apps.common import canonical, clock, statements
 from apps.common.actor import Actor
 from apps.common.errors import Invalid
 
@@ -72,9 +72,9 @@ def insert(draft: Draft) -> Event:
     )
     event.body = body.write(body.columns_of(event), draft.data)
     event.digest = merkle.leaf_hash(event.body.encode()).hex()
-    event.save(force_insert=True)
+    statements.insert(event)
     if payload is not None:
-        Payload.objects.create(event=event, salt=salt, text=payload)
+        statements.insert(Payload(event=event, salt=salt, text=payload))
     return event
 
 

@@ -12,7 +12,7 @@ from apps.audit import queries as audit_queries
 from apps.audit import services as audit
 from apps.audit.errors import NoWitness
 from apps.audit.models import Event
-from apps.common import canonical, clock, failpoints, ids, redaction
+from apps.common import canonical, clock, failpoints, ids, redaction, statements
 from apps.common.errors import Conflict, PolarError, UpstreamError
 from apps.gateway.errors import KeyReused, OutcomeUnknown, PermitRefused
 from apps.gateway.models import (
@@ -132,8 +132,8 @@ def check_not_in_doubt(earlier: Call) -> None:
 def move(call_id: UUID, source: str, target: str, **fields: Any) -> bool:
     """Move a call, if it still stands where it was. Returns whether it did."""
     CALL_TRANSITIONS.check(source, target)
-    rows = Call.objects.filter(id=call_id, state=source)
-    return rows.update(state=target, **fields) == 1
+    where = {"id": call_id, "state": source}
+    return statements.update(Call, where, {"state": target, **fields}) == 1
 
 
 def start(call: Call, request: CallRequest) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from apps.audit import services as audit
-from apps.common import canonical, clock, failpoints, ids, redaction
+from apps.common import canonical, clock, failpoints, ids, redaction, statements
 from apps.common.errors import ApprovalRequired, Conflict, Invalid, PolarError
 from apps.gateway.errors import OutputBroken
 from apps.gateway.models import (
@@ -163,7 +163,7 @@ def _save(call: Call, target: CallState) -> None:
     if call._state.adding:
         call.state = target
         call.epoch = audit.epoch()
-        call.save(force_insert=True)
+        statements.insert(call)
         return
     kept = {name: getattr(call, name) for name in DECIDED_FIELDS}
     if call.state == target:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from apps.common import clock, ids
+from apps.common import clock, ids, statements
 from apps.common.errors import PolarError
 from apps.gateway.ports import Lineage, Usage
 from apps.gateway.services import Outcome as CallOutcome
@@ -132,9 +132,9 @@ class Ledger:
         if not self._rows:
             return
         with transaction.atomic():
-            Attempt.objects.bulk_create(self._rows)
+            statements.insert(*self._rows)
             if not self._replayed:
-                self._usage_row().save(force_insert=True)
+                statements.insert(self._usage_row())
 
     def _usage_row(self) -> UsageRow:
         wish, step = self._plan.wish, self._served

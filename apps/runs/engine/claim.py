@@ -16,7 +16,7 @@ from django.db import IntegrityError, connection, transaction
 
 from apps.common import clock, failpoints
 from apps.common.errors import Fenced
-from apps.runs.models import Run, State
+from apps.runs.models import Run
 
 #: How long a claim holds without being renewed.
 LEASE_SECONDS = 30.0
@@ -69,6 +69,9 @@ TAKE = """
     WHERE state = 'queued' AND id IN (SELECT id FROM next_in_line)
     RETURNING *
 """
+
+
+OURS = "SELECT 1 FROM runs_run WHERE id = %s AND fence = %s AND state = 'running'"
 
 
 def claim(
@@ -133,8 +136,9 @@ def check_fence(run_id: uuid.UUID, fence: int) -> None:
 
     Raises: Fenced.
     """
-    ours = Run.objects.filter(id=run_id, fence=fence, state=State.RUNNING)
-    if connection.in_atomic_block:
-        ours = ours.select_for_update()
-    if not ours.values_list("id", flat=True).first():
-        raise Fenced(run_id=str(run_id), fence=fence)
+    held = connection.in_atomic_block and connection.features.has_select_for_update
+    key = Run._meta.pk.get_db_prep_value(run_id, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(OURS + (" FOR UPDATE" if held else ""), [key, fence])
+        if cursor.fetchone() is None:
+            raise Fenced(run_id=str(run_id), fence=fence)

@@ -10,7 +10,7 @@ from typing import Any
 
 from apps.access.models import Principal, Workspace
 from apps.audit import services as audit
-from apps.common import clock, failpoints, ids
+from apps.common import clock, failpoints, ids, statements
 from apps.common.errors import Invalid
 from apps.runs.engine import settle
 from apps.runs.models import Run, Trigger
@@ -46,7 +46,7 @@ def enqueue(new: NewRun) -> Run:
         raise Invalid(f"Unknown trigger {new.trigger!r}.")
     parent, now = new.parent, clock.now()
     inherited = parent.trace_id if parent else ids.current_trace_id()
-    run = Run.objects.create(
+    run = Run(
         id=new.run_id,
         workspace_id=new.workspace.id,
         principal_id=new.principal.id,
@@ -65,6 +65,7 @@ def enqueue(new: NewRun) -> Run:
         trace_id=new.trace_id or inherited or ids.new_trace_id(),
         epoch=audit.epoch(),
     )
+    statements.insert(run)
     if run.due_at <= now:
         settle.ring_later(run)
     failpoints.reach("run.enqueued")

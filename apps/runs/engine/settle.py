@@ -14,7 +14,7 @@ from django.db.models import DateTimeField, Exists, F, OuterRef, Q, Value
 from django.db.models.functions import Coalesce
 
 from apps.audit import services as audit
-from apps.common import clock, failpoints
+from apps.common import clock, failpoints, statements
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Fenced
 from apps.runs.engine.claim import Claimed
@@ -41,10 +41,8 @@ def write_as_owner(claimed: Claimed, target: str, **changes: Any) -> None:
     Raises: Fenced.
     """
     LIFECYCLE.check(State.RUNNING, target)
-    changed = Run.objects.filter(
-        id=claimed.id, fence=claimed.fence, state=State.RUNNING
-    ).update(state=target, **NOT_LEASED, **changes)
-    if changed != 1:
+    where = {"id": claimed.id, "fence": claimed.fence, "state": State.RUNNING}
+    if statements.update(Run, where, {"state": target, **NOT_LEASED, **changes}) != 1:
         raise Fenced(run_id=str(claimed.id), fence=claimed.fence)
 
 

@@ -1,0 +1,179 @@
+"""Statements of the hot paths, whose text is built once.
+
+The ORM builds a statement's text anew each time it runs; for a small statement
+that costs several times what the database takes. Here the text is kept per table
+and per choice of columns; the values go through the fields as ever.
+Invariants: the same rows and the same conditional writes as the ORM's; only a
+table's owner calls these on it (R7); reading goes through a queryset's own select.
+Source: docs/decisions/0014-kept-statements.md
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from django.db import connection, models
+from django.db.models.query import get_related_populators
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+def insert(*rows: models.Model) -> None:
+    """Insert new rows of one table, defaults and all, in one statement."""
+    if not rows:
+        return
+    text, marks, columns = _insert_text(type(rows[0]), connection.vendor)
+    values: list[Any] = []
+    for row in rows:
+        if not row._state.adding:
+            raise TypeError(f"{type(row).__name__} rows are inserted once")
+        values += [prepare(getattr(row, name), connection) for name, prepare in columns]
+    with connection.cursor() as cursor:
+        cursor.execute(text + ", ".join([marks] * len(rows)), values)
+    for row in rows:
+        row._state.adding, row._state.db = False, connection.alias
+
+
+def update(
+    table: type[models.Model], where: Mapping[str, Any], values: Mapping[str, Any]
+) -> int:
+    """Set columns where others are equal to these values. Returns how many rows.
+
+    Values are plain; what is computed from columns goes the ORM's way.
+    """
+    if any(hasattr(value, "resolve_expression") for value in values.values()):
+        return table._base_manager.filter(**where).update(**values)
+    text, prepares = _update_text(table, tuple(where), tuple(values), connection.vendor)
+    given = [*values.values(), *where.values()]
+    params = [
+        prepare(value, connection)
+        for prepare, value in zip(prepares, given, strict=True)
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(text, params)
+        return int(cursor.rowcount)
+
+
+def delete(table: type[models.Model], where: Mapping[str, Any]) -> int:
+    """Delete the rows whose columns are equal to these; nothing may refer to them.
+
+    Returns how many.
+    """
+    text, prepares = _delete_text(table, tuple(where), connection.vendor)
+    params = [
+        prepare(value, connection)
+        for prepare, value in zip(prepares, where.values(), strict=True)
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(text, params)
+        return int(cursor.rowcount)
+
+
+class Reading(Generic[Row]):
+    """A queryset's select with a written end, such as `WHERE id = %s`.
+
+    The queryset says columns and joins; the tail filters, orders and limits.
+    """
+
+    def __init__(self, rows: Callable[[], models.QuerySet[Row]], tail: str) -> None:
+        self._rows, self._tail = rows, tail
+        self._kept: dict[str, _Select] = {}
+
+    def fetch(self, *params: Any) -> list[Row]:
+        """Return the rows for these values of the tail's marks."""
+        select = self._kept.get(connection.vendor)
+        if select is None:
+            select = self._kept[connection.vendor] = _Select(self._rows(), self._tail)
+        with connection.cursor() as cursor:
+            given = [*select.params, *(_plain(value) for value in params)]
+            cursor.execute(select.text, given)
+            found = cursor.fetchall()
+        return select.build(found)
+
+
+class _Select:
+    """One compiled select and how its rows become models.
+
+    Source: django.db.models.query.ModelIterable, which compiles for each run.
+    """
+
+    def __init__(self, rows: models.QuerySet[Any], tail: str) -> None:
+        compiler = rows.query.get_compiler(connection=connection)
+        text, self.params = compiler.as_sql()
+        self.text = f"{text} {tail}"
+        self._compiler = compiler
+        self._model: Any = compiler.klass_info["model"]
+        fields = compiler.klass_info["select_fields"]
+        self._columns = slice(fields[0], fields[-1] + 1)
+        self._names = [col[0].target.attname for col in compiler.select[self._columns]]
+        self._related = get_related_populators(  # type: ignore[call-arg]  # the stubs are of a later Django
+            compiler.klass_info, compiler.select, connection.alias
+        )
+        wanted = [column[0] for column in compiler.select[: compiler.col_count]]
+        self._converters = compiler.get_converters(wanted)
+
+    def build(self, found: Iterable[Sequence[Any]]) -> list[Any]:
+        if self._converters:
+            found = self._compiler.apply_converters(found, self._converters)
+        made = []
+        for row in found:
+            one = self._model.from_db(connection.alias, self._names, row[self._columns])
+            for populator in self._related:
+                populator.populate(row, one)
+            made.append(one)
+        return made
+
+
+def _plain(value: Any) -> Any:
+    """Give a value as the driver takes it."""
+    if isinstance(value, UUID):
+        return value if connection.features.has_native_uuid_field else value.hex
+    if isinstance(value, datetime):
+        return connection.ops.adapt_datetimefield_value(value)
+    return value
+
+
+Prepare = Callable[[Any, Any], Any]
+
+
+@lru_cache(maxsize=64)
+def _insert_text(
+    table: type[models.Model], vendor: str
+) -> tuple[str, str, list[tuple[str, Prepare]]]:
+    fields: Any = table._meta.local_concrete_fields
+    quote = connection.ops.quote_name
+    names = ", ".join(quote(field.column) for field in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    text = f"INSERT INTO {quote(table._meta.db_table)} ({names}) VALUES "  # noqa: S608
+    return text, f"({marks})", [(f.attname, f.get_db_prep_save) for f in fields]
+
+
+@lru_cache(maxsize=64)
+def _delete_text(
+    table: type[models.Model], where: tuple[str, ...], vendor: str
+) -> tuple[str, list[Prepare]]:
+    quote = connection.ops.quote_name
+    fields: list[Any] = [table._meta.get_field(name) for name in where]
+    asks = " AND ".join(f"{quote(field.column)} = %s" for field in fields)
+    text = f"DELETE FROM {quote(table._meta.db_table)} WHERE {asks}"  # noqa: S608
+    return text, [field.get_db_prep_save for field in fields]
+
+
+@lru_cache(maxsize=256)
+def _update_text(
+    table: type[models.Model],
+    where: tuple[str, ...],
+    values: tuple[str, ...],
+    vendor: str,
+) -> tuple[str, list[Prepare]]:
+    quote = connection.ops.quote_name
+    fields: list[Any] = [table._meta.get_field(name) for name in (*values, *where)]
+    columns = [f"{quote(field.column)} = %s" for field in fields]
+    sets, asks = columns[: len(values)], columns[len(values) :]
+    text = (
+        f"UPDATE {quote(table._meta.db_table)}"  # noqa: S608
+        f" SET {', '.join(sets)} WHERE {' AND '.join(asks)}"
+    )
+    return text, [field.get_db_prep_save for field in fields]

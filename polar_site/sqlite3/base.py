@@ -1,0 +1,186 @@
+"""SQLite for a process of many threads: writers take turns, connections are kept.
+
+Hides: SQLite's own waiting is not in order, so of hundreds of writers one starves
+("database is locked"); here they queue in the process before they ask the file.
+A closed connection waits in a short list for the next thread: opening one, with
+its pragmas, costs more than a statement.
+Invariants: first come, first served; a connection is kept only outside a
+transaction, without an error, and while its path still names the file it opened.
+Source: docs/decisions/0013-turns-at-the-sqlite-file.md
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.sqlite3 import base
+from django.db.utils import OperationalError
+
+#: So many closed connections wait for the next thread.
+MOST_IDLE = 8
+#: What needs no turn at writing.
+READS = ("SELECT", "PRAGMA", "EXPLAIN", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")
+
+FileIdentity = tuple[int, int]
+
+
+class Turnstile:
+    """A lock that is given to whoever has waited longest."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._taken = False
+
+    def enter(self, seconds: float) -> bool:
+        """Wait for one's turn; False when it did not come in time."""
+        with self._mutex:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        if mine.acquire(timeout=seconds):
+            return True
+        with self._mutex:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                return False
+        return True  # it came at the last moment
+
+    def leave(self) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+class Idle:
+    """Open connections of this process that nobody uses, per file."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[str, FileIdentity, Any]] = deque()
+        #: A fork's connections belong to its parent: neither used nor closed.
+        self._of_the_parent: list[Any] = []
+
+    def take(self, path: str) -> tuple[Any, FileIdentity] | None:
+        while self._kept:
+            try:
+                name, identity, raw = self._kept.popleft()
+            except IndexError:
+                return None
+            if name == path and identity == file_identity(path):
+                return raw, identity
+            raw.close()
+        return None
+
+    def keep(self, path: str, identity: FileIdentity | None, raw: Any) -> bool:
+        """Take a connection in, unless there are enough or it is not sound."""
+        is_sound = identity is not None and identity == file_identity(path)
+        if not is_sound or raw.in_transaction or len(self._kept) >= MOST_IDLE:
+            return False
+        assert identity is not None
+        self._kept.append((path, identity, raw))
+        return True
+
+    def forget(self) -> None:
+        """In a fresh fork: begin with none."""
+        self._of_the_parent += [raw for _, _, raw in self._kept]
+        self._kept.clear()
+
+
+def file_identity(path: str) -> FileIdentity | None:
+    """Tell which file a path names now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+idle = Idle()
+_turnstiles: dict[str, Turnstile] = {}
+os.register_at_fork(after_in_child=idle.forget)
+os.register_at_fork(after_in_child=_turnstiles.clear)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's backend with turns at writing and kept connections."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turn: Turnstile | None = None
+        self._identity: FileIdentity | None = None
+        self.execute_wrappers.append(self._write_in_turn)
+
+    # --- connections
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        path = str(conn_params["database"])
+        kept = None if self.is_in_memory_db() else idle.take(path)
+        if kept is not None:
+            raw, self._identity = kept
+            return raw
+        raw = super().get_new_connection(conn_params)
+        self._identity = file_identity(path)
+        return raw
+
+    def _close(self) -> None:
+        path, raw = str(self.settings_dict["NAME"]), self.connection
+        sound = not (self.in_atomic_block or self.errors_occurred)
+        try:
+            if not (sound and idle.keep(path, self._identity, raw)):
+                super()._close()  # type: ignore[misc]
+        finally:
+            self._leave()
+
+    # --- turns
+
+    def _start_transaction_under_autocommit(self) -> None:
+        self._enter()
+        try:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+        except BaseException:
+            self._leave()
+            raise
+
+    def _commit(self) -> None:
+        super()._commit()  # type: ignore[misc]
+        self._leave()
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()  # type: ignore[misc]
+        finally:
+            self._leave()
+
+    def _write_in_turn(
+        self, execute: Callable[..., Any], sql: str, params: Any, many: bool, told: Any
+    ) -> Any:
+        """A statement outside a transaction is one of its own."""
+        has_turn = self._turn is not None or self.in_atomic_block
+        if has_turn or sql.lstrip()[:9].upper().startswith(READS):
+            return execute(sql, params, many, told)
+        self._enter()
+        try:
+            return execute(sql, params, many, told)
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        if self._turn is not None or self.is_in_memory_db():
+            return
+        path = str(self.settings_dict["NAME"])
+        turnstile = _turnstiles.setdefault(path, Turnstile())
+        if not turnstile.enter(float(self.settings_dict["OPTIONS"].get("timeout", 5))):
+            raise OperationalError("database is locked: this process writes too much")
+        self._turn = turnstile
+
+    def _leave(self) -> None:
+        if self._turn is not None:
+            turn, self._turn = self._turn, None
+            turn.leave()

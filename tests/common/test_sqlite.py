@@ -1,0 +1,79 @@
+"""Writers take turns at the SQLite file; closed connections are used again."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+from polar_site.sqlite3.base import MOST_IDLE, Idle, Turnstile, file_identity
+
+
+def test_turnstile_when_many_wait_then_in_order() -> None:
+    turnstile, order = Turnstile(), []
+    turnstile.enter(1)
+
+    def wait(number: int) -> None:
+        assert turnstile.enter(30)
+        order.append(number)
+        turnstile.leave()
+
+    threads = []
+    for number in range(20):
+        thread = threading.Thread(target=wait, args=(number,))
+        thread.start()
+        while len(turnstile._waiting) <= number:
+            pass
+        threads.append(thread)
+    turnstile.leave()
+    for thread in threads:
+        thread.join()
+
+    assert order == list(range(20))
+
+
+def test_turnstile_when_its_turn_does_not_come_then_gives_up() -> None:
+    turnstile = Turnstile()
+    turnstile.enter(1)
+
+    assert not turnstile.enter(0.01)
+
+    turnstile.leave()
+    assert turnstile.enter(0.01)
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("CREATE TABLE IF NOT EXISTS t (x)")
+    return raw
+
+
+def test_idle_when_kept_then_the_next_gets_it(tmp_path: Path) -> None:
+    path, idle = tmp_path / "a.db", Idle()
+    raw = opened(path)
+    assert idle.keep(str(path), file_identity(str(path)), raw)
+
+    taken = idle.take(str(path))
+
+    assert taken is not None
+    assert taken[0] is raw
+    assert idle.take(str(path)) is None
+
+
+def test_idle_when_the_file_was_exchanged_then_not_given(tmp_path: Path) -> None:
+    path, other, idle = tmp_path / "a.db", tmp_path / "b.db", Idle()
+    raw = opened(path)
+    idle.keep(str(path), file_identity(str(path)), raw)
+    opened(other).close()
+    other.rename(path)
+
+    assert idle.take(str(path)) is None
+
+
+def test_idle_when_in_a_transaction_or_full_then_refused(tmp_path: Path) -> None:
+    path, idle = tmp_path / "a.db", Idle()
+    busy = opened(path)
+    busy.execute("BEGIN")
+    identity = file_identity(str(path))
+
+    assert not idle.keep(str(path), identity, busy)
+    kept = [idle.keep(str(path), identity, opened(path)) for _ in range(MOST_IDLE + 1)]
+    assert kept == [True] * MOST_IDLE + [False]
