@@ -8,6 +8,7 @@ Invalid
   ContractBroken     the request or the answer does not match its contract
 UpstreamError
   OutcomeUnknown     it may have happened; an operator settles it
+  EffectLeftUndone   it did not happen, and an operator wants no repeat
 Conflict
   KeyReused          one idempotency key, two sets of arguments
 """
@@ -40,6 +41,12 @@ class OutcomeUnknown(UpstreamError):
 
     code = "POLAR_OUTCOME_UNKNOWN"
     waits_as = "waiting_operator"
+
+
+class EffectLeftUndone(UpstreamError):
+    """It did not happen, and an operator decided that it is not repeated."""
+
+    code = "POLAR_EFFECT_LEFT_UNDONE"
 
 
 class KeyReused(Conflict):

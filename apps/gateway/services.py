@@ -154,12 +154,20 @@ def decide_approval(
 
 @transaction.atomic
 def settle_outcome(
-    *, by: Principal, call_id: UUID, happened: bool, reason: str
+    *, by: Principal, call_id: UUID, happened: bool, reason: str, again: bool = False
 ) -> Call:
-    """Say of an effect in doubt whether it happened; its run goes on."""
+    """Say of an effect in doubt whether it happened; its run goes on.
+
+    What did not happen is not tried again, unless `again` says so.
+    Raises: Invalid for what happened and is wanted again; Conflict.
+    """
     _check_operator(by)
+    if happened and again:
+        raise Invalid("What happened is not repeated.")
     target = CallState.SUCCEEDED if happened else CallState.FAILED
-    fields = {"result": "null"} if happened else {"error_code": "did_not_happen"}
+    fields = {"result": "null"} if happened else {"error_code": ledger.LEFT_UNDONE}
+    if again:
+        fields = {"error_code": "to_be_repeated"}
     if not ledger.move(call_id, CallState.UNKNOWN, target, **fields):
         raise Conflict("This call is not in doubt.")
     row = Call.objects.get(id=call_id)
@@ -173,6 +181,7 @@ def settle_outcome(
         trace_id=row.trace_id,
         decision=str(target),
         reason=reason,
+        data={"again": again},
     )
     _wake(row.run_id)
     return row

@@ -7,9 +7,11 @@ PolarError
     BadSchedule        the expression or its time zone cannot be read
   NotFound
     NoHandler          no code of this install carries runs of this kind
+  Unavailable
+    QueueFull          work that can wait is refused while the queue is too long
 """
 
-from apps.common.errors import Conflict, Invalid, NotFound
+from apps.common.errors import Conflict, Invalid, NotFound, Unavailable
 
 
 class NotDeadLetter(Conflict):
@@ -26,3 +28,10 @@ class NoHandler(NotFound):
     """No code of this install carries runs of this kind."""
 
     code = "POLAR_RUN_KIND_UNKNOWN"
+
+
+class QueueFull(Unavailable):
+    """The queue is too long for work that can wait; ask again later."""
+
+    code = "POLAR_QUEUE_FULL"
+    retry_after_seconds = 30

@@ -190,7 +190,70 @@ class Doorbell:
             self._ring(run_id, queue)
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A kind of run that a person may put on a schedule.
+
+    `fields` are the names of its payload and what a form says of them; `check`
+    raises Invalid for a payload that could not be carried.
+    """
+
+    kind: str
+    title: str
+    fields: tuple[tuple[str, str], ...]
+    check: Callable[[dict[str, Any], Any], None]
+
+
+class Plannable:
+    """The kinds of run that may be planned. Others are planned by code alone."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, Planned] = {}
+
+    def register(self, planned: Planned) -> None:
+        """Plug in a kind. Again: the last one counts."""
+        self._kinds[planned.kind] = planned
+
+    def find(self, kind: str) -> Planned | None:
+        return self._kinds.get(kind)
+
+    def all(self) -> list[Planned]:
+        return sorted(self._kinds.values(), key=lambda planned: planned.title)
+
+    def check(self, kind: str, payload: dict[str, Any], workspace: Any) -> None:
+        """Refuse a payload of a known kind that could not be carried.
+
+        Raises: Invalid.
+        """
+        if planned := self.find(kind):
+            planned.check(payload, workspace)
+
+
+#: Re-runs a finished run's journal from what was recorded. Executes nothing.
+Replayer = Callable[[uuid.UUID], dict[str, Any]]
+
+
+class Replayers:
+    """Who keeps the journal of a kind of run."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, Replayer] = {}
+
+    def register(self, kind: str, replayer: Replayer) -> None:
+        """Plug in. Again: the last one of a kind counts."""
+        self._kinds[kind] = replayer
+
+    def get(self, kind: str) -> Replayer:
+        """Raises: NoHandler."""
+        try:
+            return self._kinds[kind]
+        except KeyError:
+            raise NoHandler(f"Runs of kind {kind!r} keep no journal.") from None
+
+
 handlers = Handlers()
+plannable = Plannable()
+replayers = Replayers()
 ticks = Ticks()
 warm_ups = WarmUps()
 doorbell = Doorbell()

@@ -3,19 +3,33 @@
 import hashlib
 import uuid
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from django.db.models import Count
+from django.db.models import Count, F, Window
+from django.db.models.functions import RowNumber
 
 from apps.access.models import Principal
 from apps.common import clock
 from apps.common.errors import NotFound
-from apps.runs.models import Run, RunQuerySet, Schedule, State, WorkerBeat
+from apps.gateway.models import Call
+from apps.runs.models import (
+    Proposal,
+    ProposalState,
+    Run,
+    RunQuerySet,
+    Schedule,
+    Slot,
+    State,
+    WorkerBeat,
+)
 
 #: A worker that was silent for longer is not counted.
 BEAT_SECONDS = 30
+#: Effects that happened or may have happened, and those that failed after starting.
+SHOWN_EFFECTS = ("executing", "succeeded", "unknown", "failed")
+MOST_EFFECTS = 500
 
 
 def get_run(run_id: uuid.UUID, *, principal: Principal) -> Run:
@@ -47,6 +61,70 @@ def count_by_state(*, principal: Principal) -> dict[str, int]:
 
 def dead_letters(*, principal: Principal, limit: int = 50) -> RunQuerySet:
     return newest(principal=principal, states=[State.DEAD_LETTER], limit=limit)
+
+
+def dead_letters_like(
+    *,
+    principal: Principal,
+    reason: str = "",
+    kind: str = "",
+    before: datetime | None = None,
+) -> RunQuerySet:
+    """Return the dead letters that match all that is given."""
+    runs = Run.objects.visible_to(principal).dead_letters()
+    given = {"reason": reason, "kind": kind, "finished_at__lt": before}
+    return runs.filter(**{name: value for name, value in given.items() if value})
+
+
+def effects_of(
+    runs: Iterable[Run], principal: Principal
+) -> dict[uuid.UUID, list[Call]]:
+    """Return what runs did or may have done to the world, by run, in order."""
+    ids = [run.id for run in runs]
+    calls = Call.objects.visible_to(principal).filter(run_id__in=ids)
+    found: dict[uuid.UUID, list[Call]] = {run_id: [] for run_id in ids}
+    for call in calls.filter(state__in=SHOWN_EFFECTS).order_by("id")[:MOST_EFFECTS]:
+        assert call.run_id is not None
+        found[call.run_id].append(call)
+    return found
+
+
+def get_schedule(schedule_id: uuid.UUID, *, principal: Principal) -> Schedule:
+    """Raises: NotFound."""
+    mine = Schedule.objects.visible_to(principal).filter(id=schedule_id)
+    schedule = mine.select_related("workspace", "principal").first()
+    if schedule is None:
+        raise NotFound(f"No schedule {schedule_id}.")
+    return schedule
+
+
+def newest_slots(
+    schedules: Iterable[Schedule], *, limit: int = 30
+) -> dict[uuid.UUID, list[Slot]]:
+    """Return each schedule's newest slots, oldest first, in one statement."""
+    ids = [schedule.id for schedule in schedules]
+    newest = Window(
+        RowNumber(), partition_by=F("schedule_id"), order_by=F("slot_at").desc()
+    )
+    rows = Slot.objects.filter(schedule_id__in=ids).annotate(place=newest)
+    found: dict[uuid.UUID, list[Slot]] = {schedule_id: [] for schedule_id in ids}
+    for slot in rows.filter(place__lte=limit).order_by("slot_at"):
+        found[slot.schedule_id].append(slot)
+    return found
+
+
+def open_proposals(*, principal: Principal) -> list[Proposal]:
+    mine = Proposal.objects.visible_to(principal)
+    return list(mine.filter(state=ProposalState.PENDING).order_by("id"))
+
+
+def get_proposal(proposal_id: uuid.UUID, *, principal: Principal) -> Proposal:
+    """Raises: NotFound."""
+    mine = Proposal.objects.visible_to(principal).filter(id=proposal_id)
+    found = mine.select_related("workspace", "proposed_by", "schedule").first()
+    if found is None:
+        raise NotFound(f"No proposal {proposal_id}.")
+    return found
 
 
 def schedules(*, principal: Principal) -> list[Schedule]:

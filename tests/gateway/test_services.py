@@ -444,7 +444,7 @@ def test_lost_call_when_not_repeatable_then_in_doubt(request_, outside, effect):
 
 
 @pytest.mark.parametrize("happened", [True, False])
-def test_doubt_when_settled_then_run_goes_on(request_, outside, happened):
+def test_doubt_when_settled_then_done_or_done_again(request_, outside, happened):
     careful = replace(request_, effect_class=EffectClass.NON_REPEATABLE)
     call = lost(careful)
     with pytest.raises(errors.OutcomeUnknown):
@@ -454,11 +454,27 @@ def test_doubt_when_settled_then_run_goes_on(request_, outside, happened):
         by=access.system_principal(),
         call_id=call.id,
         happened=happened,
+        again=not happened,
         reason="looked",
     )
     services.call(careful)
 
     assert len(outside.keys) == (0 if happened else 1)
+
+
+def test_doubt_when_settled_as_left_undone_then_never_repeated(request_, outside):
+    careful = replace(request_, effect_class=EffectClass.NON_REPEATABLE)
+    call = lost(careful)
+    with pytest.raises(errors.OutcomeUnknown):
+        services.call(careful)
+
+    services.settle_outcome(
+        by=access.system_principal(), call_id=call.id, happened=False, reason="looked"
+    )
+
+    with pytest.raises(errors.EffectLeftUndone):
+        services.call(careful)
+    assert outside.keys == []
 
 
 def test_halt_when_no_reason_then_refused(workspace):

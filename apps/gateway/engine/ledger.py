@@ -14,7 +14,12 @@ from apps.audit.errors import NoWitness
 from apps.audit.models import Event
 from apps.common import canonical, clock, failpoints, ids, redaction, statements
 from apps.common.errors import Conflict, PolarError, UpstreamError
-from apps.gateway.errors import KeyReused, OutcomeUnknown, PermitRefused
+from apps.gateway.errors import (
+    EffectLeftUndone,
+    KeyReused,
+    OutcomeUnknown,
+    PermitRefused,
+)
 from apps.gateway.models import (
     CALL_TRANSITIONS,
     Budget,
@@ -32,6 +37,8 @@ from .stages import halt, trust
 CAREFUL = frozenset({EffectClass.RECONCILABLE, EffectClass.NON_REPEATABLE})
 #: Effects whose start is itself recorded, so that a lost future can be seen.
 RECORDED_START = CAREFUL | {EffectClass.KEYED}
+#: An operator said that it did not happen and is not to be repeated.
+LEFT_UNDONE = "did_not_happen"
 #: How long a start may wait for its seal.
 SEAL_SECONDS = 10.0
 #: A call without a run that started longer ago has been lost.
@@ -124,6 +131,17 @@ def check_not_in_doubt(earlier: Call) -> None:
     if earlier.state in doubtful:
         raise OutcomeUnknown(
             f"{earlier.capability} may have happened; an operator has to say.",
+            permanent=True,
+            call_id=str(earlier.id),
+        )
+
+
+def check_not_left_undone(earlier: Call) -> None:
+    """Refuse to repeat what an operator settled as not having happened."""
+    if earlier.error_code == LEFT_UNDONE:
+        raise EffectLeftUndone(
+            f"{earlier.capability} did not happen, and an operator decided that it"
+            " is not repeated.",
             permanent=True,
             call_id=str(earlier.id),
         )

@@ -73,6 +73,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
             if earlier is not None:
                 if earlier.state == CallState.SUCCEEDED:
                     return call, earlier
+                ledger.check_not_left_undone(earlier)
                 ledger.take_over(earlier)
                 doubtful = earlier
                 call = _resume(call, earlier)

@@ -2,20 +2,24 @@
 
 Invariants: `next_at` moves by one conditional UPDATE, so of two clocks one fires;
 the unique slot row says it again; every passed slot leaves a row: fired, missed or
-skipped.
+skipped; the moment, not the clock's state, names a slot, so a clock that jumps
+either way fires none twice.
 """
 
-import random
+import hashlib
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import F
 
 from apps.audit import services as audit
 from apps.common import clock
 from apps.common.actor import SYSTEM
+from apps.common.errors import PolarError, Unavailable
 from apps.runs.engine import slots
 from apps.runs.engine.intake import NewRun, enqueue
 from apps.runs.models import (
+    SETTLED,
     CatchUp,
     Overlap,
     Run,
@@ -23,6 +27,7 @@ from apps.runs.models import (
     ScheduleState,
     Slot,
     SlotState,
+    State,
     Trigger,
 )
 
@@ -40,8 +45,15 @@ def fire_due() -> int:
     due = Schedule.objects.due(now).select_related("workspace", "principal")
     fired = 0
     for schedule in due.order_by("next_at", "id")[:BATCH]:
-        with transaction.atomic():
-            fired += fire(schedule, now)
+        try:
+            with transaction.atomic():
+                fired += fire(schedule, now)
+        except Unavailable:
+            # The queue is full: the slot stays due and is served when it is not.
+            continue
+        except PolarError as error:
+            # One schedule that cannot be read must not stop the others.
+            disable(schedule, f"It cannot be planned: {error.detail}")
     return fired
 
 
@@ -86,12 +98,10 @@ def _wanted(
 
 
 def _fire_slot(schedule: Schedule, moment: datetime, now: datetime) -> int:
-    serial_key = f"schedule:{schedule.id}"
-    running = Run.objects.filter(serial_key=serial_key).unsettled()
-    if schedule.overlap == Overlap.FORBID and running.exists():
-        Slot.objects.bulk_create(
-            [_slot(schedule, moment, SlotState.SKIPPED)], ignore_conflicts=True
-        )
+    if busy := unfinished_run(schedule):
+        skipped = _slot(schedule, moment, SlotState.SKIPPED)
+        skipped.reason = f"overlap {busy}"
+        Slot.objects.bulk_create([skipped], ignore_conflicts=True)
         return 0
     slot, is_new = Slot.objects.get_or_create(
         schedule=schedule, slot_at=moment, defaults={"state": SlotState.FIRED}
@@ -109,8 +119,8 @@ def _fire_slot(schedule: Schedule, moment: datetime, now: datetime) -> int:
             principal=schedule.principal,
             workspace=schedule.workspace,
             trigger=Trigger.SCHEDULE,
-            serial_key=serial_key,
-            due_at=max(now, moment) + _jitter(schedule),
+            serial_key=serial_key(schedule),
+            due_at=max(now, moment) + jitter(schedule, moment),
         )
     )
     Slot.objects.filter(id=slot.id).update(run=run)
@@ -118,9 +128,92 @@ def _fire_slot(schedule: Schedule, moment: datetime, now: datetime) -> int:
     return 1
 
 
-def _jitter(schedule: Schedule) -> timedelta:
-    # Spreading load needs no unpredictable numbers.
-    return timedelta(seconds=random.uniform(0, schedule.jitter_seconds))  # noqa: S311
+def serial_key(schedule: Schedule) -> str:
+    return f"schedule:{schedule.id}"
+
+
+def unfinished_run(schedule: Schedule) -> object | None:
+    """Return the run that forbids another one now, or None."""
+    if schedule.overlap != Overlap.FORBID:
+        return None
+    running = Run.objects.filter(serial_key=serial_key(schedule)).unsettled()
+    return running.order_by("id").values_list("id", flat=True).first()
+
+
+def jitter(schedule: Schedule, moment: datetime) -> timedelta:
+    """Spread a slot's start: the same slot always by the same amount."""
+    if not schedule.jitter_seconds:
+        return timedelta()
+    seed = f"{schedule.id}|{moment.isoformat()}".encode()
+    part = int.from_bytes(hashlib.sha256(seed).digest()[:8]) / 2**64
+    return timedelta(seconds=part * schedule.jitter_seconds)
+
+
+def take_back() -> int:
+    """Plan anew what a clock in the future had passed over; it is back now.
+
+    Slots that were fired stay, so nothing fires twice.   Again: finds nothing.
+    """
+    now = clock.now()
+    ahead = Slot.objects.filter(slot_at__gt=now + GRACE).exclude(state=SlotState.FIRED)
+    active = Schedule.objects.filter(state=ScheduleState.ACTIVE)
+    taken = 0
+    for schedule in active.filter(id__in=ahead.values("schedule_id"))[:BATCH]:
+        with transaction.atomic():
+            moved = Schedule.objects.filter(
+                id=schedule.id, next_at=schedule.next_at, state=ScheduleState.ACTIVE
+            ).update(next_at=slots.next_moment(schedule, now))
+            if moved:
+                ahead.filter(schedule=schedule).delete()
+                _record(schedule, "schedule.taken_back", now)
+        taken += moved
+    return taken
+
+
+def note_outcomes() -> int:
+    """Count how planned runs ended; too many failures in a row disable a schedule.
+
+    Again: each slot's end is counted once, by one conditional UPDATE.
+    """
+    ended = Slot.objects.filter(
+        state=SlotState.FIRED, outcome="", run__state__in=SETTLED
+    ).select_related("schedule", "run")
+    noted = 0
+    for slot in ended.order_by("slot_at", "id")[:BATCH]:
+        with transaction.atomic():
+            noted += _note(slot)
+    return noted
+
+
+def _note(slot: Slot) -> int:
+    assert slot.run is not None
+    outcome = slot.run.state
+    open_slot = Slot.objects.filter(id=slot.id, outcome="")
+    if not open_slot.update(outcome=outcome):
+        return 0
+    schedule = Schedule.objects.filter(id=slot.schedule_id)
+    if outcome in (State.SUCCEEDED, State.TRUNCATED):
+        schedule.exclude(failures=0).update(failures=0)
+    elif outcome in (State.FAILED, State.DEAD_LETTER):
+        schedule.update(failures=F("failures") + 1)
+        found = schedule.filter(failures__gte=F("max_failures")).first()
+        if found is not None:
+            disable(
+                found,
+                f"{found.failures} planned runs failed in a row,"
+                f" the last one {slot.run_id}.",
+            )
+    return 1
+
+
+def disable(schedule: Schedule, why: str) -> bool:
+    """Take a schedule out of service, with one notice. Again: does nothing."""
+    with transaction.atomic():
+        active = Schedule.objects.filter(id=schedule.id, state=ScheduleState.ACTIVE)
+        moved = active.update(state=ScheduleState.DISABLED, state_reason=why[:300])
+        if moved:
+            _record(schedule, "schedule.disabled", clock.now(), because=why)
+    return bool(moved)
 
 
 def _slot(schedule: Schedule, moment: datetime, state: str) -> Slot:

@@ -6,19 +6,29 @@ exists twice fires once.
 Source: cronsim; RFC 5545 for rules; docs of zoneinfo.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from dateutil.rrule import rrulestr
+from dateutil.rrule import rrule, rrulestr
 from dateutil.tz import resolve_imaginary
 
 from apps.runs.errors import BadSchedule
 from apps.runs.models import Schedule, ScheduleKind
 
 CRON_FIELDS = 5
+#: Finer rules would be expanded second by second; an interval says the same.
+RULE_STEPS = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
+#: One rule, with or without its own start, in the form of RFC 5545.
+RULE = re.compile(
+    r"\A(?:DTSTART:20\d{6}T\d{6}\s+)?"
+    r"(?:RRULE:)?[A-Z]+=[A-Z0-9,+:-]+(?:;[A-Z]+=[A-Z0-9,+:-]+)*\Z"
+)
+#: How far ahead a rule is searched for its next moment.
+RULE_HORIZON = timedelta(days=366 * 10)
 
 
 def moments_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:
@@ -62,6 +72,32 @@ def check(schedule: Schedule) -> None:
     Raises: BadSchedule.
     """
     next_moment(schedule, schedule.created_at)
+
+
+def in_words(schedule: Schedule) -> str:
+    """Say in plain words when a schedule falls due. Raises: BadSchedule."""
+    zone = f"({schedule.timezone})"
+    match schedule.kind:
+        case ScheduleKind.CRON:
+            check(schedule)
+            now = schedule.created_at
+            return f"{CronSim(schedule.expression, now).explain()} {zone}"
+        case ScheduleKind.INTERVAL:
+            return f"Every {_span(int(schedule.expression))}"
+        case ScheduleKind.ONCE:
+            moment = _once(schedule.expression, zone_of(schedule.timezone))
+            local = moment.astimezone(zone_of(schedule.timezone))
+            return f"Once, on {local:%d %B %Y at %H:%M} {zone}"
+        case _:
+            return f"By the rule {schedule.expression} {zone}"
+
+
+def _span(seconds: int) -> str:
+    for size, name in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds % size == 0:
+            count = seconds // size
+            return name if count == 1 else f"{count} {name}s"
+    return f"{seconds} seconds"
 
 
 def zone_of(name: str) -> ZoneInfo:
@@ -113,14 +149,34 @@ def _once(expression: str, zone: ZoneInfo) -> datetime:
 def _rule(schedule: Schedule, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
     # Rules count in local wall time (RFC 5545), so they are expanded without a zone.
     start = schedule.created_at.astimezone(zone).replace(tzinfo=None, microsecond=0)
+    _check_rule(schedule.expression)
     try:
         rule = rrulestr(schedule.expression, dtstart=start)
+        if (
+            isinstance(rule, rrule)
+            and "UNTIL=" not in schedule.expression
+            and "COUNT=" not in schedule.expression
+        ):
+            # A rule that never matches would be searched to the year 9999.
+            rule = rule.replace(until=after.replace(tzinfo=None) + RULE_HORIZON)
         local = rule.xafter(
             after.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
         )
         return (_from_local(moment, zone) for moment in local)
     except (ValueError, TypeError, AttributeError) as error:
         raise BadSchedule(f"Recurrence rule: {error}.") from None
+
+
+def _check_rule(expression: str) -> None:
+    if not RULE.match(expression):
+        raise BadSchedule(
+            "A recurrence rule is one line such as FREQ=WEEKLY;BYDAY=MO,FR;BYHOUR=9."
+        )
+    if not any(f"FREQ={step}" in expression for step in RULE_STEPS):
+        raise BadSchedule(
+            f"A rule's FREQ is one of {', '.join(RULE_STEPS)};"
+            " for less than a day use an interval or cron."
+        )
 
 
 def _from_local(moment: datetime, zone: ZoneInfo) -> datetime:

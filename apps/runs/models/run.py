@@ -1,7 +1,7 @@
-"""Runs, their schedules and slots, and the processes that carry them.
+"""Runs: one piece of background work each.
 
 Invariants: states come from `LIFECYCLE` alone and a CHECK repeats it; one run of
-a serial key is running; one slot per schedule and moment.
+a serial key is running.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from apps.access.models import Principal, Workspace, WorkspaceQuerySet
 from apps.audit import ports as audit_ports
 from apps.common import clock
-from apps.common.models import Row, SoleRow
+from apps.common.models import Row
 from apps.common.states import Transitions
 
 audit_ports.declare(
@@ -22,10 +22,6 @@ audit_ports.declare(
     "run.dead_lettered",
     "run.cancelled",
     "run.dead_letter_acted",
-    "schedule.created",
-    "schedule.updated",
-    "schedule.fired",
-    "schedule.missed",
 )
 
 
@@ -209,154 +205,3 @@ class Run(Row):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
-
-
-class ScheduleKind(models.TextChoices):
-    CRON = "cron"
-    INTERVAL = "interval"
-    ONCE = "once"
-    RRULE = "rrule"
-
-
-class CatchUp(models.TextChoices):
-    """What happens to slots that passed while nobody looked."""
-
-    SKIP = "skip"
-    ONE = "one"
-    ALL = "all"
-
-
-class Overlap(models.TextChoices):
-    """What happens when a slot falls due while an earlier one still runs."""
-
-    FORBID = "forbid"
-    QUEUE = "queue"
-
-
-class ScheduleState(models.TextChoices):
-    ACTIVE = "active"
-    PAUSED = "paused"
-    DISABLED = "disabled"
-
-
-SCHEDULE_LIFECYCLE = Transitions(
-    "schedule",
-    initial=ScheduleState.ACTIVE,
-    table={
-        ScheduleState.ACTIVE: [ScheduleState.PAUSED, ScheduleState.DISABLED],
-        ScheduleState.PAUSED: [ScheduleState.ACTIVE, ScheduleState.DISABLED],
-        ScheduleState.DISABLED: [ScheduleState.ACTIVE],
-    },
-)
-
-
-class ScheduleQuerySet(WorkspaceQuerySet):
-    def due(self, now: datetime) -> Self:
-        return self.filter(state=ScheduleState.ACTIVE, next_at__lte=now)
-
-
-class Schedule(Row):
-    """When runs of one kind fall due, in a person's own time zone."""
-
-    workspace = models.ForeignKey(Workspace, models.PROTECT, related_name="+")
-    principal = models.ForeignKey(Principal, models.PROTECT, related_name="+")
-    slug = models.SlugField(max_length=64)
-    title = models.CharField(max_length=160)
-    kind = models.CharField(max_length=16, choices=ScheduleKind.choices)
-    expression = models.CharField(max_length=400)
-    timezone = models.CharField(max_length=64, default="UTC")
-    catch_up = models.CharField(
-        max_length=8, choices=CatchUp.choices, default=CatchUp.ONE
-    )
-    overlap = models.CharField(
-        max_length=8, choices=Overlap.choices, default=Overlap.FORBID
-    )
-    jitter_seconds = models.PositiveIntegerField(default=0)
-    quiet_from = models.TimeField(null=True, blank=True)
-    quiet_to = models.TimeField(null=True, blank=True)
-    daily_cap = models.PositiveSmallIntegerField(null=True, blank=True)
-    state = models.CharField(
-        max_length=16, choices=ScheduleState.choices, default=ScheduleState.ACTIVE
-    )
-    next_at = models.DateTimeField(null=True, blank=True)
-    run_kind = models.CharField(max_length=64)
-    payload = models.JSONField(default=dict, blank=True)
-
-    objects = ScheduleQuerySet.as_manager()
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint("workspace", "slug", name="schedule_slug"),
-            models.CheckConstraint(
-                condition=Q(state__in=ScheduleState.values), name="schedule_state"
-            ),
-            models.CheckConstraint(
-                condition=Q(kind__in=ScheduleKind.values), name="schedule_kind"
-            ),
-        ]
-        indexes = [
-            # clock: schedules with a slot due
-            models.Index(
-                F("next_at"),
-                condition=Q(state=ScheduleState.ACTIVE),
-                name="schedule_due",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.slug
-
-
-class SlotState(models.TextChoices):
-    FIRED = "fired"
-    MISSED = "missed"
-    SKIPPED = "skipped"
-
-
-class Slot(Row):
-    """One moment of a schedule and what became of it."""
-
-    schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="slots")
-    slot_at = models.DateTimeField()
-    run = models.ForeignKey(
-        Run, models.SET_NULL, null=True, blank=True, related_name="+"
-    )
-    state = models.CharField(max_length=8, choices=SlotState.choices)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint("schedule", "slot_at", name="slot_once"),
-            models.CheckConstraint(
-                condition=Q(state__in=SlotState.values), name="slot_state"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.schedule_id} at {self.slot_at.isoformat()}"
-
-
-class WorkerBeat(Row):
-    """A worker process and when it was last heard of."""
-
-    process = models.CharField(max_length=80, unique=True)
-    host = models.CharField(max_length=120)
-    pid = models.PositiveIntegerField()
-    kinds = models.JSONField(default=list, blank=True)
-    in_flight = models.PositiveIntegerField(default=0)
-    concurrency = models.PositiveIntegerField(default=0)
-    state = models.CharField(max_length=16, default="working")
-    beat_at = models.DateTimeField(default=clock.now)
-    schema_version = models.CharField(max_length=64, blank=True, default="")
-
-    def __str__(self) -> str:
-        return self.process
-
-
-class ClockLease(SoleRow):
-    """Which of the clock processes does the clock's jobs."""
-
-    owner = models.CharField(max_length=80, blank=True, default="")
-    lease_until = models.DateTimeField(null=True, blank=True)
-
-    def __str__(self) -> str:
-        return self.owner or "nobody"
