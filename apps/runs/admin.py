@@ -12,7 +12,16 @@ from apps.access.models import User
 from apps.common.admin import ReadOnlyAdmin, state_badge
 from apps.common.errors import PolarError
 from apps.runs import services
-from apps.runs.models import ClockLease, Run, Schedule, ScheduleState, Slot, WorkerBeat
+from apps.runs.models import (
+    ClockLease,
+    DeliveryDay,
+    Proposal,
+    Run,
+    Schedule,
+    ScheduleState,
+    Slot,
+    WorkerBeat,
+)
 
 
 class SteeredAdmin(ReadOnlyAdmin):
@@ -92,7 +101,7 @@ class ScheduleAdmin(SteeredAdmin):
     search_fields = ("slug", "title")
     list_select_related = ("workspace",)
     ordering = ("slug", "id")
-    actions = ("pause", "resume")
+    actions = ("pause", "resume", "run_now")
 
     @admin.display(description="state", ordering="state")
     def badge(self, schedule: Schedule) -> SafeString:
@@ -105,6 +114,16 @@ class ScheduleAdmin(SteeredAdmin):
     @admin.action(description="Resume", permissions=["steer"])
     def resume(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
         self._set(request, rows, ScheduleState.ACTIVE)
+
+    @admin.action(description="Run now", permissions=["steer"])
+    def run_now(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
+        self.each(
+            request,
+            rows,
+            lambda by, schedule: services.run_now(
+                by=by, schedule_id=schedule.id, reason="started on the desk"
+            ),
+        )
 
     def _set(self, request: HttpRequest, rows: QuerySet[Schedule], state: str) -> None:
         self.each(
@@ -127,6 +146,49 @@ class SlotAdmin(ReadOnlyAdmin):
     @admin.display(description="state", ordering="state")
     def badge(self, slot: Slot) -> SafeString:
         return state_badge(slot.state)
+
+
+@admin.register(Proposal)
+class ProposalAdmin(SteeredAdmin):
+    list_display = ("slug", "agent", "badge", "decided_by", "created_at")
+    list_filter = ("state",)
+    search_fields = ("slug", "agent")
+    list_select_related = ("proposed_by", "decided_by")
+    ordering = ("-created_at", "-id")
+    actions = ("approve", "reject")
+
+    @admin.display(description="state", ordering="state")
+    def badge(self, proposal: Proposal) -> SafeString:
+        return state_badge(proposal.state)
+
+    @admin.action(description="Approve", permissions=["steer"])
+    def approve(self, request: HttpRequest, rows: QuerySet[Proposal]) -> None:
+        self._decide(request, rows, approve=True)
+
+    @admin.action(description="Reject", permissions=["steer"])
+    def reject(self, request: HttpRequest, rows: QuerySet[Proposal]) -> None:
+        self._decide(request, rows, approve=False)
+
+    def _decide(
+        self, request: HttpRequest, rows: QuerySet[Proposal], *, approve: bool
+    ) -> None:
+        self.each(
+            request,
+            rows,
+            lambda by, proposal: services.decide_proposal(
+                by=by,
+                proposal_id=proposal.id,
+                approve=approve,
+                reason="decided on the desk",
+            ),
+        )
+
+
+@admin.register(DeliveryDay)
+class DeliveryDayAdmin(ReadOnlyAdmin):
+    list_display = ("recipient", "day", "delivered")
+    date_hierarchy = "day"
+    ordering = ("-day", "recipient")
 
 
 @admin.register(WorkerBeat)
