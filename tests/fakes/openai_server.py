@@ -31,6 +31,8 @@ class FakeOpenAI(ThreadingHTTPServer):
         self.reply = REPLY
         self.retry_after = "7"
         self.delay_seconds = 0.0
+        #: After so many requests the server answers well. 0: never.
+        self.heal_after = 0
         self.requests: list[dict[str, Any]] = []
         self.headers_seen: list[dict[str, str]] = []
         self.released = threading.Event()
@@ -84,12 +86,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length) or b"{}")
         self.server.requests.append(body)
         self.server.headers_seen.append(_lowered(self.headers))
+        if 0 < self.server.heal_after < len(self.server.requests):
+            self.server.mode = "ok"
         if self.path.endswith("/embeddings"):
             rows = [
                 {"index": index, "embedding": [float(index), 1.0]}
                 for index, _ in enumerate(body["input"])
             ]
             self._json(200, {"data": rows, "usage": {"prompt_tokens": 3}})
+            return
+        if self.path.endswith("/responses") and self.server.mode in ("ok", "tool"):
+            self._responses(body)
             return
         if self.path.endswith("/v1/messages") and self.server.mode == "ok":
             self._anthropic()
@@ -157,6 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._head("text/event-stream")
         while not self.server.released.wait(0.05):
             self._chunk(_delta("tick "))
+
+    def _mode_trickle(self, body: Any) -> None:
+        """A byte at a time: never silent, never done."""
+        self._head("text/event-stream")
+        while not self.server.released.wait(0.02):
+            self._raw(b":\n")
 
     def _mode_half_sse(self, body: Any) -> None:
         self._head("text/event-stream")
@@ -226,6 +239,30 @@ class _Handler(BaseHTTPRequestHandler):
                 }
             )
         self._done()
+
+    def _responses(self, body: Any) -> None:
+        """Answer as OpenAI's Responses API streams."""
+        told = any(item.get("type") == "function_call_output" for item in body["input"])
+        if self.server.mode == "tool" and not told:
+            item, events = _function_call(body["tools"][0]["name"])
+        else:
+            item, events = _output_text(self.server.reply)
+        usage = {
+            "input_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 0},
+            "output_tokens": 5,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": 15,
+        }
+        begun = {"type": "response.created", "response": _response("in_progress")}
+        ended = _response("completed", output=[item], usage=usage)
+        self._head("text/event-stream")
+        for number, event in enumerate(
+            (begun, *events, {"type": "response.completed", "response": ended})
+        ):
+            self._raw(f"event: {event['type']}\n".encode())
+            self._chunk({**event, "sequence_number": number})
+        self._end()
 
     def _anthropic(self) -> None:
         """Answer as Anthropic's Messages API streams."""
@@ -322,6 +359,56 @@ def _delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str
         "model": "fake-1",
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
     }
+
+
+def _response(status: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": status,
+        "model": "fake-1",
+        "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        **more,
+    }
+
+
+def _output_text(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Shape: the finished item, and the events that build it up."""
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    item = {"id": "msg_1", "type": "message", "role": "assistant"}
+    done = {**item, "status": "completed", "content": [{**part, "text": text}]}
+    started = {**item, "status": "in_progress", "content": []}
+    deltas = [
+        {"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []}
+        for piece in (text[:5], text[5:])
+    ]
+    return done, [
+        {"type": "response.output_item.added", "output_index": 0, "item": started},
+        {"type": "response.content_part.added", **at, "part": part},
+        *deltas,
+        {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
+        {"type": "response.output_item.done", "output_index": 0, "item": done},
+    ]
+
+
+def _function_call(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    at = {"item_id": "fc_1", "output_index": 0}
+    said = '{"zone": "UTC"}'
+    item = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": name}
+    done = {**item, "status": "completed", "arguments": said}
+    started = {**item, "status": "in_progress", "arguments": ""}
+    arguments = "response.function_call_arguments"
+    return done, [
+        {"type": "response.output_item.added", "output_index": 0, "item": started},
+        {"type": f"{arguments}.delta", **at, "delta": said},
+        {"type": f"{arguments}.done", **at, "name": name, "arguments": said},
+        {"type": "response.output_item.done", "output_index": 0, "item": done},
+    ]
 
 
 def _lowered(headers: Any) -> dict[str, str]:

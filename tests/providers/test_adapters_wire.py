@@ -1,5 +1,6 @@
 """Every way a server can fail has its name; nothing leaves without a permit."""
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from apps.common import redaction
 from apps.common.errors import Denied
 from apps.common.redaction import SecretStr
 from apps.providers import ports
+from apps.providers.adapters import watch
 from apps.providers.errors import CallCancelled, ModelCallFailed
 from tests.fakes.openai_server import REPLY, openai_server
 
@@ -232,6 +234,61 @@ def test_a_tool_call_and_its_result_make_the_round() -> None:
 
     assert (asked.name, asked.arguments) == ("polar__clock_now", {"zone": "UTC"})
     assert second.text == REPLY
+
+
+def test_openais_responses_answer_and_are_counted() -> None:
+    heard: list[str] = []
+    with openai_server() as server:
+        answer = ask(with_responses(a_call(server.url, on_delta=heard.append)))
+
+    assert (answer.text, "".join(heard), answer.finish) == (REPLY, REPLY, "stop")
+    assert answer.usage == ports.TokenUsage(10, 5, 2)
+    assert server.requests[0]["store"] is False
+
+
+def test_openais_responses_make_the_tool_round() -> None:
+    tool = ports.Tool("polar__clock_now", "Tell the time", {"type": "object"})
+    with openai_server("tool") as server:
+        call = with_responses(a_call(server.url, tools=(tool,)))
+        first = ask(call)
+        (asked,) = first.tool_calls
+        told = (
+            *call.messages,
+            ports.Message("assistant", "", first.tool_calls, native=first.parts),
+            ports.Message("tool", "12:00", tool_call_id=asked.id),
+        )
+        second = ask(dataclasses.replace(call, messages=told))
+
+    assert (asked.name, asked.arguments) == ("polar__clock_now", {"zone": "UTC"})
+    assert second.text == REPLY
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("401", "auth"), ("429", "rate_limited"), ("garbage", "bad_response")],
+)
+def test_openais_responses_fail_by_the_same_names(mode: str, expected: str) -> None:
+    with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
+        ask(with_responses(a_call(server.url)))
+
+    assert (caught.value.error_class, len(server.requests)) == (expected, 1)
+
+
+def with_responses(call: ports.ModelCall) -> ports.ModelCall:
+    """The same call to a server that speaks the Responses API."""
+    target = dataclasses.replace(
+        call.target, kind="openai", settings={"api": "responses"}
+    )
+    return dataclasses.replace(call, target=target)
+
+
+def test_a_trickle_is_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "RATE_WINDOW_SECONDS", 0.3)
+    with openai_server("trickle") as server, pytest.raises(ModelCallFailed) as caught:
+        ask(a_call(server.url))
+
+    assert caught.value.error_class == "timeout_idle"
+    assert "bytes in" in str(caught.value)
 
 
 def test_a_stopping_worker_cancels_its_call() -> None:

@@ -84,7 +84,44 @@ def test_a_reset_follows_text_of_a_failed_route(workspace: Workspace) -> None:
             on_reset=lambda: heard.append("<reset>"),
         )
 
-    assert "".join(heard) == f"Hel<reset>{REPLY}"
+    assert "".join(heard) == f"Hel<reset>Hel<reset>{REPLY}"
+
+
+def test_a_garbled_answer_is_asked_for_once_more(workspace: Workspace) -> None:
+    with openai_server("garbage") as server:
+        builders.route("brain", url=server.url)
+        server.heal_after = 1
+        found = ask(workspace)
+
+    assert (found.text, len(server.requests)) == (REPLY, 2)
+    assert [row.error_class for row in Attempt.objects.order_by("seq")] == [
+        "bad_response",
+        "",
+    ]
+    assert Call.objects.count() == 2  # the second asking is counted
+
+
+def test_only_one_garbled_answer_is_repaired(workspace: Workspace) -> None:
+    with openai_server("garbage") as one, openai_server("garbage") as two:
+        builders.route("brain", "one", one.url)
+        builders.route("local", "two", two.url)
+        with pytest.raises(NoRouteAvailable):
+            ask(workspace)
+
+    assert (len(one.requests), len(two.requests)) == (2, 1)
+
+
+def test_a_route_that_just_opened_is_not_asked_again(workspace: Workspace) -> None:
+    with openai_server("500") as bad, openai_server() as good:
+        builders.route("brain", "bad", bad.url)
+        builders.route("local", "good", good.url)
+        ask(workspace)
+        ask(workspace)
+        bad.mode = "garbage"
+        ask(workspace)
+
+    assert Breaker.objects.get().state == BreakerState.OPEN
+    assert len(bad.requests) == 3
 
 
 def test_nothing_can_serve_names_every_route(workspace: Workspace) -> None:

@@ -250,7 +250,9 @@ def _build(target: Target, name: str) -> Model[Any]:
 def _openai_model(target: Target, name: str, openai: AsyncOpenAI) -> Model[Any]:
     if target.kind == "openai":
         provider = OpenAIProvider(openai_client=openai)
-        if target.base_url or target.settings.get("api") == "chat":
+        # Other servers of this kind know chat completions; the vendor's own both.
+        usual = "chat" if target.base_url else "responses"
+        if target.settings.get("api", usual) == "chat":
             return OpenAIChatModel(name, provider=provider)
         return OpenAIResponsesModel(
             name,

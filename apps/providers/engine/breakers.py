@@ -32,6 +32,14 @@ def find(route: Route) -> Breaker | None:
     return found
 
 
+def is_closed(route: Route | None) -> bool:
+    """Tell whether a route is trusted at this moment, as the database has it."""
+    if route is None:
+        return False
+    open_ = Breaker.objects.filter(route=route).exclude(state=BreakerState.CLOSED)
+    return not open_.exists()
+
+
 def refusal(route: Route) -> str:
     """Say why a route may not be tried now, or "" after claiming the probe.
 

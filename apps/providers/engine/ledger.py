@@ -82,6 +82,10 @@ class Ledger:
             **_spent(outcome.usage),
         )
 
+    def ended_with(self, error_class: str) -> bool:
+        """Tell whether the newest route was tried and failed in this way."""
+        return bool(self._rows) and self._rows[-1].error_class == error_class
+
     def summary(self) -> tuple[dict[str, str], ...]:
         """Shape: one {"route", "lane", "outcome", "reason", "detail"} per route."""
         return tuple(

@@ -5,7 +5,7 @@ Invariant: one gateway call per route attempt; when nothing answers, an error
 says which routes were tried or left out and why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -37,7 +37,15 @@ from apps.providers.engine import breakers, plan
 from apps.providers.engine.ledger import Ledger
 from apps.providers.engine.plan import Fallback, Plan, Step, Wish
 from apps.providers.errors import ModelCallFailed, NoRouteAvailable
-from apps.providers.models import Kind, Lane, Model, Origin, Route, SkipReason
+from apps.providers.models import (
+    ErrorClass,
+    Kind,
+    Lane,
+    Model,
+    Origin,
+    Route,
+    SkipReason,
+)
 from apps.providers.services import keys
 from apps.vault.errors import VaultSealed
 
@@ -125,7 +133,7 @@ def generate(
     made = plan.build(request.wish, queries.plan_routes())
     ledger = Ledger(made, request.principal.pk, request.workspace_id, request.lineage)
     try:
-        for step in made.steps:
+        for step in _walk(made, ledger):
             deltas = _Deltas(on_delta)
             outcome = _attempt(step, request, ledger, deltas)
             if outcome is not None:
@@ -135,6 +143,22 @@ def generate(
         raise _refusal(ledger, request.lane)
     finally:
         ledger.save()
+
+
+def _walk(made: Plan, ledger: Ledger) -> Iterator[Step]:
+    """Yield each route once, and the first that garbled its answer once more.
+
+    The second asking is a call of its own, counted and paid like any other; a
+    route whose breaker opened meanwhile is not asked again.
+    """
+    has_asked_again = False
+    for step in made.steps:
+        yield step
+        garbled = ledger.ended_with(ErrorClass.BAD_RESPONSE)
+        if has_asked_again or not garbled or not breakers.is_closed(step.route):
+            continue
+        has_asked_again = True
+        yield step
 
 
 def warm_up() -> None:
