@@ -20,6 +20,13 @@ audit_ports.declare(
     "provider.key_restored",
     "provider.tested",
     "provider.found",
+    "provider.key_staged",
+    "provider.key_tested",
+    "provider.key_shadowed",
+    "provider.key_refused",
+    "provider.key_promoted",
+    "provider.key_revoked",
+    "provider.key_dropped",
     "route.saved",
     "route.removed",
     "breaker.opened",
@@ -48,6 +55,31 @@ class Kind(models.TextChoices):
 class KeyState(models.TextChoices):
     OK = "ok"
     REJECTED = "rejected"
+
+
+class KeyStage(models.TextChoices):
+    """How far the change to a new key has come."""
+
+    SETTLED = "settled", "one key"
+    STAGED = "staged", "stored, untested"
+    TESTED = "tested", "tested"
+    SHADOW = "shadow", "on trial with real calls"
+    REFUSED = "refused", "refused by the provider"
+    PROMOTED = "promoted", "in use, the old one kept"
+
+
+KEY_STAGE = Transitions(
+    "provider_key",
+    initial=KeyStage.SETTLED,
+    table={
+        KeyStage.SETTLED: [KeyStage.STAGED],
+        KeyStage.STAGED: [KeyStage.TESTED, KeyStage.REFUSED, KeyStage.SETTLED],
+        KeyStage.TESTED: [KeyStage.SHADOW, KeyStage.REFUSED, KeyStage.SETTLED],
+        KeyStage.SHADOW: [KeyStage.PROMOTED, KeyStage.REFUSED, KeyStage.SETTLED],
+        KeyStage.REFUSED: [KeyStage.STAGED, KeyStage.TESTED, KeyStage.SETTLED],
+        KeyStage.PROMOTED: [KeyStage.SETTLED],
+    },
+)
 
 
 class Source(models.TextChoices):
@@ -115,6 +147,20 @@ class Provider(Row):
     enabled = models.BooleanField(default=True)
     state = models.CharField(max_length=10, choices=KeyState, default=KeyState.OK)
     state_detail = models.CharField(max_length=300, blank=True)
+    #: The key that is coming, or, once promoted, the one that is going.
+    other_secret = models.ForeignKey(
+        "vault.Secret",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    key_stage = models.CharField(
+        max_length=10, choices=KeyStage, default=KeyStage.SETTLED
+    )
+    key_detail = models.CharField(max_length=300, blank=True)
+    #: Real calls that the new key has answered while on trial.
+    shadow_answers = models.PositiveIntegerField(default=0)
     source = models.CharField(max_length=10, choices=Source, default=Source.DESK)
     settings = models.JSONField(default=dict, blank=True)
     #: Grows with every change; part of the key of cached clients.
@@ -127,7 +173,11 @@ class Provider(Row):
         constraints = [
             models.CheckConstraint(
                 condition=Q(kind__in=Kind.values), name="providers_provider_kind"
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(key_stage__in=KeyStage.values),
+                name="providers_provider_stage",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -30,6 +30,8 @@ class FakeOpenAI(ThreadingHTTPServer):
         self.models = models
         self.reply = REPLY
         self.retry_after = "7"
+        #: When not empty, any other bearer key is refused.
+        self.accepted_keys: set[str] = set()
         self.delay_seconds = 0.0
         #: After so many requests the server answers well. 0: never.
         self.heal_after = 0
@@ -76,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/api/tags"):
             self._json(200, {"models": [{"name": name} for name in self.server.models]})
             return
-        if self.server.mode == "401":
+        if self.server.mode == "401" or self._is_unknown():
             self._json(401, {"error": {"message": "bad key"}})
             return
         self._json(200, {"data": [{"id": name} for name in self.server.models]})
@@ -86,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length) or b"{}")
         self.server.requests.append(body)
         self.server.headers_seen.append(_lowered(self.headers))
+        if self._is_unknown():
+            self._mode_401(body)
+            return
         if 0 < self.server.heal_after < len(self.server.requests):
             self.server.mode = "ok"
         if self.path.endswith("/embeddings"):
@@ -109,6 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
         mode = mode or self.server.mode
         time.sleep(self.server.delay_seconds)
         getattr(self, f"_mode_{mode}")(body)
+
+    def _is_unknown(self) -> bool:
+        key = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bool(self.server.accepted_keys) and key not in self.server.accepted_keys
 
     # --- failures before an answer --------------------------------------------
 

@@ -12,7 +12,7 @@ from apps.common import redaction
 from apps.common.errors import Denied
 from apps.common.redaction import SecretStr
 from apps.providers import ports
-from apps.providers.adapters import watch
+from apps.providers.adapters import watch, wire
 from apps.providers.errors import CallCancelled, ModelCallFailed
 from tests.fakes.openai_server import REPLY, openai_server
 
@@ -311,6 +311,21 @@ def test_many_threads_share_one_loop() -> None:
             thread.join(20)
 
     assert answers == [REPLY] * 12
+
+
+def test_an_evicted_model_closes_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "MOST_MODELS", 1)
+    monkeypatch.setattr(wire, "RETIRE_SECONDS", 0.0)
+    adapter = wire.WireAdapter()
+    with openai_server() as server:
+        adapter.generate(Spent(), a_call(server.url, model="one"), KEY)
+        (evicted,) = adapter._models.values()
+        adapter.generate(Spent(), a_call(server.url, model="two"), KEY)
+        adapter.generate(Spent(), a_call(server.url, model="two"), KEY)
+
+    assert evicted.client.is_closed
 
 
 def test_the_catalog_lists_models() -> None:

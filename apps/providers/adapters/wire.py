@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -63,6 +64,10 @@ LOOK_SECONDS = 0.25
 GRACE_SECONDS = 5.0
 #: Built models kept; a desk edits providers rarely.
 MOST_MODELS = 64
+#: How long an evicted model's connections stay open. Units: seconds.
+RETIRE_SECONDS = 600.0
+#: The loop itself holds running tasks only weakly.
+_CLOSING: set[asyncio.Future[None]] = set()
 
 
 class WireAdapter:
@@ -70,7 +75,7 @@ class WireAdapter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._models: dict[tuple[str, ...], Model[Any]] = {}
+        self._models: dict[tuple[str, ...], _Built] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -78,7 +83,7 @@ class WireAdapter:
         self, permit: Spendable, call: ModelCall, key: SecretStr | None
     ) -> Answer:
         """Ask one model, streaming.   Raises: ModelCallFailed, CallCancelled."""
-        model = self._model(call.target, call.model)
+        model = self._model(call.target, call.model).model
         watch = Watch(call.deadlines, key)
         deltas: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         failpoints.reach("model.before_spend")
@@ -90,16 +95,23 @@ class WireAdapter:
         failpoints.reach("model.answered")
         return answer
 
-    def _model(self, target: Target, name: str) -> Model[Any]:
+    def _model(self, target: Target, name: str) -> "_Built":
         revision = f"{target.revision}:{target.kind}:{target.base_url}"
         wanted = (target.provider_id, revision, name)
         with self._lock:
             found = self._models.get(wanted)
             if found is None:
                 while len(self._models) >= MOST_MODELS:
-                    self._models.pop(next(iter(self._models)))
+                    self._retire(self._models.pop(next(iter(self._models))))
                 found = self._models[wanted] = _build(target, name)
             return found
+
+    def _retire(self, built: "_Built") -> None:
+        """Close a model's connections once no call can still be using them."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later, RETIRE_SECONDS, _close, built.client
+            )
 
     def _start(self, work: Coroutine[Any, Any, Answer]) -> "Future[Answer]":
         with self._lock:
@@ -109,6 +121,20 @@ class WireAdapter:
                     target=self._loop.run_forever, name="providers-wire", daemon=True
                 ).start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A library's model and the connections below it."""
+
+    model: Model[Any]
+    client: httpx2.AsyncClient
+
+
+def _close(client: httpx2.AsyncClient) -> None:
+    closing = asyncio.ensure_future(client.aclose())
+    _CLOSING.add(closing)
+    closing.add_done_callback(_CLOSING.discard)
 
 
 def _wait(
@@ -217,7 +243,7 @@ def _check_whole(answer: Answer, watch: Watch) -> None:
         raise ModelCallFailed("bad_response", faults.tidy(f"an empty answer: {seen}"))
 
 
-def _build(target: Target, name: str) -> Model[Any]:
+def _build(target: Target, name: str) -> _Built:
     """Build the library's model over our own transport, without retries."""
     client = httpx2.AsyncClient(
         transport=WatchedTransport(target),
@@ -225,6 +251,10 @@ def _build(target: Target, name: str) -> Model[Any]:
         trust_env=False,
         timeout=httpx2.Timeout(600.0),
     )
+    return _Built(_library_model(target, name, client), client)
+
+
+def _library_model(target: Target, name: str, client: httpx2.AsyncClient) -> Model[Any]:
     url = base_url(target)
     if target.kind == "anthropic":
         anthropic = AsyncAnthropic(

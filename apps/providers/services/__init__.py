@@ -26,6 +26,14 @@ from apps.providers.services.questions import (
     list_models,
     test_provider,
 )
+from apps.providers.services.rotation import (
+    drop_new_key,
+    promote_key,
+    revoke_old_key,
+    shadow_key,
+    stage_key,
+    test_key,
+)
 
 __all__ = [
     "Fallback",
@@ -35,6 +43,12 @@ __all__ = [
     "ProviderEntry",
     "TestReport",
     "close_breaker",
+    "drop_new_key",
+    "promote_key",
+    "revoke_old_key",
+    "shadow_key",
+    "stage_key",
+    "test_key",
     "embed_text",
     "generate",
     "list_models",

@@ -18,7 +18,15 @@ from apps.common.errors import Conflict, FieldProblem, Invalid
 from apps.providers import ports, queries
 from apps.providers.engine import breakers
 from apps.providers.errors import ProviderUnknown
-from apps.providers.models import KeyState, Lane, Model, Provider, Route, Source
+from apps.providers.models import (
+    KeyStage,
+    KeyState,
+    Lane,
+    Model,
+    Provider,
+    Route,
+    Source,
+)
 from apps.providers.policies import check_manage
 from apps.providers.services import keys
 from apps.vault import services as vault
@@ -73,6 +81,8 @@ def save_provider(
     key_is_new = row.secret is not None and row.secret.fingerprint != before
     row.kind, row.base_url = entry.kind, entry.base_url.rstrip("/")
     row.enabled, row.settings, row.source = entry.enabled, entry.settings, entry.source
+    if key_is_new and row.key_stage != KeyStage.SETTLED:
+        raise Conflict(f"The key of {entry.slug} is being changed: end that first.")
     if key_is_new:
         row.state, row.state_detail, row.quiet_until = KeyState.OK, "", None
     row.revision = 1 if is_new else row.revision + 1
@@ -98,7 +108,7 @@ def store_key(*, by: Principal, row: Provider, key: str) -> Secret:
     """Seal a provider's key under its name. Again: the same key changes nothing."""
     return vault.put(
         by=by.actor,
-        name=f"provider.{row.slug}.key",
+        name=row.secret.name if row.secret is not None else keys.name_of(row.slug),
         purpose=keys.purpose_of(row),
         value=key,
     )
@@ -129,7 +139,7 @@ def remove_provider(*, by: Principal, slug: str) -> None:
     """Remove a provider with its models and routes; its history stays."""
     check_manage(by)
     row = queries.get_provider(slug)
-    secret_id = row.secret_id
+    secrets = [row.secret_id, row.other_secret_id]
     audit.record(
         type="provider.removed",
         actor=by.actor,
@@ -137,7 +147,7 @@ def remove_provider(*, by: Principal, slug: str) -> None:
         data={"provider": row.slug},
     )
     row.delete()
-    if secret_id is not None:
+    for secret_id in filter(None, secrets):
         vault.delete(by=by.actor, secret_id=secret_id, reason=f"{slug} was removed")
 
 

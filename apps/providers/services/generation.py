@@ -146,14 +146,18 @@ def generate(
 
 
 def _walk(made: Plan, ledger: Ledger) -> Iterator[Step]:
-    """Yield each route once, and the first that garbled its answer once more.
+    """Yield each route once, and some of them once more.
 
-    The second asking is a call of its own, counted and paid like any other; a
-    route whose breaker opened meanwhile is not asked again.
+    Asked again is the first that garbled its answer, and one that refused a key
+    on trial, with the key in use. The second asking is a call of its own, counted
+    and paid like any other; a route whose breaker opened meanwhile is left.
     """
     has_asked_again = False
     for step in made.steps:
+        on_trial = keys.is_on_trial(step.route)
         yield step
+        if on_trial and ledger.ended_with(ErrorClass.AUTH):
+            yield step
         garbled = ledger.ended_with(ErrorClass.BAD_RESPONSE)
         if has_asked_again or not garbled or not breakers.is_closed(step.route):
             continue
@@ -200,6 +204,7 @@ def _attempt(
         raise
     else:
         breakers.succeeded(route)
+        keys.answered(route.model.provider)
         return outcome
     return None
 

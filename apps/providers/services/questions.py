@@ -24,6 +24,15 @@ TEST_TOKENS = 200
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    capability: str
+    arguments: dict[str, Any]
+    perform: Callable[[Permit, SecretStr | None], Result]
+    estimate: Estimate = Estimate()
+    coming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TestReport:
     """What a test of a provider found."""
 
@@ -39,16 +48,21 @@ class TestReport:
     detail: str
 
 
-def list_models(*, by: Principal, provider: Provider) -> list[str]:
+def list_models(
+    *, by: Principal, provider: Provider, coming: bool = False
+) -> list[str]:
     """Ask a provider which models it has, through the gateway."""
     target = provider.target
     catalog = ports.catalog_for(provider.kind)
     found: list[str] = _ask(
         by,
         provider,
-        f"provider:{provider.slug}/models",
-        ports.list_arguments(target),
-        lambda permit, key: Result(catalog.list_models(permit, target, key)),
+        _Question(
+            f"provider:{provider.slug}/models",
+            ports.list_arguments(target),
+            lambda permit, key: Result(catalog.list_models(permit, target, key)),
+            coming=coming,
+        ),
     )
     return found
 
@@ -60,24 +74,39 @@ def test_provider(
 
     A rejected key that works again is trusted again.   Raises: RoleRequired.
     """
+    report, failure = try_out(by=by, provider=provider, model=model)
+    if failure is not None:
+        keys.react(provider, failure)
+    elif report.ok:
+        keys.restore(provider)
+    return report
+
+
+def try_out(
+    *,
+    by: Principal,
+    provider: Provider,
+    model: Model | None = None,
+    coming: bool = False,
+) -> tuple[TestReport, ModelCallFailed | None]:
+    """Ask the small questions with the key in use, or with the coming one."""
     check_test(by)
+    failure: ModelCallFailed | None = None
     chosen = model or _first_model(provider)
     began = clock.monotonic()
     models: list[str] = []
     answer, error_class, detail = "", "", ""
     try:
-        models = list_models(by=by, provider=provider)
+        models = list_models(by=by, provider=provider, coming=coming)
         if chosen is None:
             detail = "no model of this provider has a route yet"
         else:
-            answer = _say_ready(by, provider, chosen)
-            keys.restore(provider)
+            answer = _say_ready(by, provider, chosen, coming=coming)
     except PolarError as error:
         error_class = getattr(error, "error_class", error.code)
         detail = error.detail
-        if isinstance(error, ModelCallFailed):
-            keys.react(provider, error)
-    return TestReport(
+        failure = error if isinstance(error, ModelCallFailed) else None
+    report = TestReport(
         provider=provider.slug,
         ok=not error_class and bool(answer),
         models=tuple(models),
@@ -87,6 +116,7 @@ def test_provider(
         error_class=error_class,
         detail=detail,
     )
+    return report, failure
 
 
 def _first_model(provider: Provider) -> Model | None:
@@ -94,7 +124,7 @@ def _first_model(provider: Provider) -> Model | None:
     return routed.order_by("output_micros", "name").first()
 
 
-def _say_ready(by: Principal, provider: Provider, model: Model) -> str:
+def _say_ready(by: Principal, provider: Provider, model: Model, *, coming: bool) -> str:
     call = ports.ModelCall(
         target=provider.target,
         model=model.name,
@@ -107,7 +137,8 @@ def _say_ready(by: Principal, provider: Provider, model: Model) -> str:
         return Result(answer.text, usage_of(model, answer.usage))
 
     arguments = ports.arguments_of(call)
-    said: str = _ask(by, provider, f"provider:{model}", arguments, perform)
+    question = _Question(f"provider:{model}", arguments, perform, coming=coming)
+    said: str = _ask(by, provider, question)
     return said
 
 
@@ -128,36 +159,31 @@ def embed_text(
     vectors: list[list[float]] = _ask(
         by,
         provider,
-        f"provider:{model}",
-        arguments,
-        perform,
-        Estimate(model.price(worst), worst.tokens_in),
+        _Question(
+            f"provider:{model}",
+            arguments,
+            perform,
+            Estimate(model.price(worst), worst.tokens_in),
+        ),
     )
     return vectors
 
 
-def _ask(
-    by: Principal,
-    provider: Provider,
-    capability: str,
-    arguments: dict[str, Any],
-    perform: Callable[[Permit, SecretStr | None], Result],
-    estimate: Estimate | None = None,
-) -> Any:
+def _ask(by: Principal, provider: Provider, question: _Question) -> Any:
     def with_key(permit: Permit) -> Result:
-        with keys.key_of(provider) as key:
-            return perform(permit, key)
+        with keys.key_of(provider, coming=question.coming) as key:
+            return question.perform(permit, key)
 
     return gateway.call(
         CallRequest(
             kind=CallKind.MODEL,
-            capability=capability,
+            capability=question.capability,
             principal=by,
             workspace_id=default_workspace().pk,
-            arguments=arguments,
+            arguments=question.arguments,
             perform=with_key,
             risk=risk_of(provider.kind),
-            estimate=estimate or Estimate(),
+            estimate=question.estimate,
             provider=provider.slug,
             idempotency_key=once(Lineage()),
             needs_secret=provider.secret_id is not None,
