@@ -17,6 +17,9 @@ from apps.providers.errors import CallCancelled, ModelCallFailed
 from tests.fakes.openai_server import REPLY, openai_server
 
 KEY = SecretStr("sk-canary-0123456789")
+#: For answers that must come, however busy the machine is.
+PATIENT = ports.Deadlines(connect=10, first_byte=20, idle=20, wall=60)
+#: For failures that are waited for.
 QUICK = ports.Deadlines(connect=1, first_byte=0.6, idle=0.4, wall=2, max_bytes=200_000)
 
 
@@ -45,7 +48,7 @@ def a_call(url: str, **changes: Any) -> ports.ModelCall:
             ports.Message("system", "Be brief."),
             ports.Message("user", "Hello?"),
         ),
-        "deadlines": QUICK,
+        "deadlines": PATIENT,
     }
     return ports.ModelCall(**(options | changes))
 
@@ -100,7 +103,7 @@ def test_other_vendors_fail_by_the_same_names(
     kind: str, mode: str, expected: str
 ) -> None:
     with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(server.root, kind=kind))
+        ask(a_call(server.root, deadlines=QUICK, kind=kind))
 
     assert (caught.value.error_class, len(server.requests)) == (expected, 1)
 
@@ -171,14 +174,14 @@ def test_the_permit_is_bound_to_what_is_sent() -> None:
 )
 def test_each_failure_has_its_class(mode: str, expected: str) -> None:
     with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(server.url))
+        ask(a_call(server.url, deadlines=QUICK))
 
     assert caught.value.error_class == expected, caught.value
 
 
 def test_a_dropped_connection_is_a_network_failure_or_no_answer() -> None:
     with openai_server("refused") as server, pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(server.url))
+        ask(a_call(server.url, deadlines=QUICK))
 
     assert caught.value.error_class in ("network", "bad_response")
 
@@ -188,14 +191,14 @@ def test_a_closed_port_is_a_network_failure() -> None:
         url = server.url
 
     with pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(url))
+        ask(a_call(url, deadlines=QUICK))
 
     assert caught.value.error_class == "network"
 
 
 def test_retry_after_is_read() -> None:
     with openai_server("429") as server, pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(server.url))
+        ask(a_call(server.url, deadlines=QUICK))
 
     assert caught.value.retry_after == 7
 
@@ -204,7 +207,7 @@ def test_an_error_never_shows_a_leased_key() -> None:
     redaction.register(KEY.reveal())
     try:
         with openai_server("401") as server, pytest.raises(ModelCallFailed) as caught:
-            ask(a_call(server.url))
+            ask(a_call(server.url, deadlines=QUICK))
     finally:
         redaction.forget(KEY.reveal())
 
@@ -269,7 +272,7 @@ def test_openais_responses_make_the_tool_round() -> None:
 )
 def test_openais_responses_fail_by_the_same_names(mode: str, expected: str) -> None:
     with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
-        ask(with_responses(a_call(server.url)))
+        ask(with_responses(a_call(server.url, deadlines=QUICK)))
 
     assert (caught.value.error_class, len(server.requests)) == (expected, 1)
 
@@ -283,9 +286,9 @@ def with_responses(call: ports.ModelCall) -> ports.ModelCall:
 
 
 def test_a_trickle_is_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "RATE_WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(watch, "RATE_WINDOW_SECONDS", 0.1)
     with openai_server("trickle") as server, pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(server.url))
+        ask(a_call(server.url, deadlines=PATIENT))
 
     assert caught.value.error_class == "timeout_idle"
     assert "bytes in" in str(caught.value)
@@ -293,7 +296,7 @@ def test_a_trickle_is_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stopping_worker_cancels_its_call() -> None:
     with openai_server("hang") as server, pytest.raises(CallCancelled):
-        ask(a_call(server.url, stopping=lambda: True))
+        ask(a_call(server.url, deadlines=QUICK, stopping=lambda: True))
 
 
 def test_many_threads_share_one_loop() -> None:
@@ -338,7 +341,7 @@ def test_the_catalog_lists_models() -> None:
 
 def test_a_wrong_key_has_its_class_in_the_catalog_too() -> None:
     with openai_server("401") as server, pytest.raises(ModelCallFailed) as caught:
-        target = a_call(server.url).target
+        target = a_call(server.url, deadlines=QUICK).target
         ports.catalog_for(target.kind).list_models(Spent(), target, KEY)
 
     assert caught.value.error_class == "auth"
