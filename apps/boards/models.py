@@ -1,9 +1,9 @@
 """Boards, their tasks, and what happened to each task."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from apps.access.models import User, Workspace, WorkspaceQuerySet
 from apps.agents.models import AgentProfile
@@ -13,10 +13,12 @@ from apps.common.states import Transitions
 
 audit_ports.declare(
     "board.created",
+    "board.updated",
     "task.created",
     "task.updated",
     "task.transitioned",
     "task.marked",
+    "task.commented",
 )
 
 
@@ -35,7 +37,8 @@ WORKING = (S.TODO, S.IN_PROGRESS, S.BLOCKED, S.DONE)
 #: What history says about a task; set by `mark_task` alone.
 MARKS = (S.CONFLICTED, S.STALE)
 
-#: A marked task is taken up again from `todo`, by somebody who has looked.
+#: A marked task stands still: a person takes it up again from `todo`, or a stale
+#: one is checked again and returns to the column it stood in.
 TASK_TRANSITIONS = Transitions(
     "task",
     initial=S.TODO,
@@ -44,10 +47,20 @@ TASK_TRANSITIONS = Transitions(
         S.IN_PROGRESS: [S.TODO, S.BLOCKED, S.DONE, *MARKS],
         S.BLOCKED: [S.TODO, S.IN_PROGRESS, S.DONE, *MARKS],
         S.DONE: [S.TODO, *MARKS],
-        S.STALE: [S.TODO, S.CONFLICTED],
+        S.STALE: [S.TODO, S.IN_PROGRESS, S.BLOCKED, S.DONE, S.CONFLICTED],
         S.CONFLICTED: [S.TODO],
     },
 )
+#: What a person does about a mark; shown beside its reason.
+NEXT_STEP = {
+    S.CONFLICTED: (
+        "Compare what its run did with what the task says, then take it up again: "
+        "it returns to To do."
+    ),
+    S.STALE: (
+        "Check it again: if what its run did still holds, it returns to its column."
+    ),
+}
 
 
 class AssigneeKind(models.TextChoices):
@@ -63,14 +76,22 @@ class TaskEventType(models.TextChoices):
     MARKED = "task_marked"
 
 
+class BoardQuerySet(WorkspaceQuerySet):
+    def open(self) -> Self:
+        """Keep the boards that are in use."""
+        return self.filter(archived_at__isnull=True)
+
+
 class Board(Row):
-    """A list of tasks that belong together."""
+    """A list of tasks that belong together. An archived one is kept and rests."""
 
     workspace = models.ForeignKey(Workspace, models.CASCADE)
     slug = models.SlugField(max_length=64)
     title = models.CharField(max_length=160)
+    version = models.PositiveIntegerField(default=1)
+    archived_at = models.DateTimeField(null=True, blank=True)
 
-    objects = WorkspaceQuerySet.as_manager()
+    objects = BoardQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -84,13 +105,19 @@ class Board(Row):
 
 
 class Task(Row):
-    """One thing to do. `version` grows with each change."""
+    """One thing to do. `version` grows with each change.
+
+    `board_column` is the status, or where the task stood when it was marked.
+    `position` follows from priority and due date (`engine.changes.place`).
+    `turn_id` names the turn whose result is awaited.
+    """
 
     workspace = models.ForeignKey(Workspace, models.CASCADE)
     board = models.ForeignKey(Board, models.CASCADE, related_name="tasks")
     title = models.CharField(max_length=200)
     body = models.TextField(blank=True)
     status = models.CharField(max_length=12, choices=S.choices, default=S.TODO)
+    board_column = models.CharField(max_length=12, default=S.TODO)
     status_reason = models.CharField(max_length=300, blank=True)
     priority = models.PositiveSmallIntegerField(default=1)
     due_date = models.DateField(null=True, blank=True)
@@ -105,8 +132,11 @@ class Task(Row):
     session_id = models.UUIDField(null=True, blank=True)
     run_id = models.UUIDField(null=True, blank=True)
     incident_id = models.UUIDField(null=True, blank=True)
+    url = models.CharField(max_length=500, blank=True, default="")
+    turn_id = models.UUIDField(null=True, blank=True)
     version = models.PositiveIntegerField(default=1)
-    position = models.IntegerField(default=0)
+    position = models.BigIntegerField(default=0)
+    request_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
     updated_at = models.DateTimeField(null=True, blank=True)
 
     objects = WorkspaceQuerySet.as_manager()
@@ -119,11 +149,23 @@ class Task(Row):
             models.CheckConstraint(
                 condition=Q(priority__gte=0, priority__lte=3), name="task_priority"
             ),
+            models.CheckConstraint(
+                condition=Q(board_column__in=WORKING)
+                & (Q(status=F("board_column")) | Q(status__in=MARKS)),
+                name="task_column",
+            ),
         ]
         indexes = [
             # one column of a board, in order
             models.Index(
-                fields=["board", "status", "position", "id"], name="task_by_column"
+                fields=["board", "board_column", "position", "id"],
+                name="task_in_column",
+            ),
+            # the tasks whose turn is awaited
+            models.Index(
+                fields=["turn_id"],
+                condition=Q(turn_id__isnull=False),
+                name="task_by_turn",
             ),
             # the task that a finished run moves
             models.Index(
@@ -167,3 +209,37 @@ class TaskEvent(AppendOnly):
 
     def __str__(self) -> str:
         return f"{self.type} {self.task_id} v{self.version}"
+
+
+class CommentQuerySet(  # type: ignore[override]  # both bases name as_manager
+    AppendOnlyQuerySet, WorkspaceQuerySet
+):
+    """Read and insert, within what the reader may see."""
+
+
+class TaskComment(AppendOnly):
+    """What somebody said of a task, or what an agent answered.
+
+    `key` makes a repeat of the same comment the same row.
+    """
+
+    workspace = models.ForeignKey(Workspace, models.PROTECT)
+    task_id = models.UUIDField()
+    text = models.TextField()
+    actor_kind = models.CharField(max_length=16)
+    actor_id = models.CharField(max_length=64)
+    actor_label = models.CharField(max_length=160)
+    run_id = models.UUIDField(null=True, blank=True)
+    trace_id = models.CharField(max_length=32, blank=True)
+    key = models.CharField(max_length=200, null=True, blank=True, unique=True)
+
+    objects: ClassVar[Any] = CommentQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            # the comments of one task, in order
+            models.Index(fields=["task_id", "id"], name="taskcomment_of_task"),
+        ]
+
+    def __str__(self) -> str:
+        return f"comment {self.id} on {self.task_id}"
