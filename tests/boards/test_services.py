@@ -12,7 +12,6 @@ from apps.boards.errors import VersionConflict
 from apps.boards.models import (
     TASK_TRANSITIONS,
     WORKING,
-    Board,
     Task,
     TaskEvent,
     TaskStatus,
@@ -35,19 +34,6 @@ HAND_MOVES = {
     ("conflicted", "todo"),
 }
 PAIRS = list(product(TaskStatus.values, repeat=2))
-
-
-@pytest.fixture
-def board(workspace) -> Board:
-    return services.ensure_board(
-        by=access.system_principal(), workspace=workspace, slug="default", title="Tasks"
-    )
-
-
-@pytest.fixture
-def task(board, rob) -> Task:
-    draft = services.TaskDraft(title="Water the plants")
-    return services.upsert_task(by=rob, board=board, draft=draft)
 
 
 def put(task: Task, status: str) -> Task:
