@@ -10,9 +10,13 @@ class ExtensionsConfig(AppConfig):
     def ready(self) -> None:
         # Models exist only now, so these cannot be imported above.
         from . import ports
+        from .adapters import sandbox
         from .adapters.native import NativeRuntime
+        from .adapters.scripts import ScriptRuntime
         from .engine import builtin
 
+        ports.isolations.plug("sandbox", sandbox.isolation)
         ports.plug_runtime(ports.Transport.NATIVE, NativeRuntime())
+        ports.plug_runtime(ports.Transport.SCRIPT, ScriptRuntime())
         for tool in builtin.TOOLS:
             ports.native_tools.register(tool)

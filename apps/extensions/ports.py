@@ -217,8 +217,18 @@ class Target:
     capability: str
     #: Digest of the part's reviewed `Definition`; "" where nothing is served.
     pinned: str = ""
+    #: What nobody may repeat unseen is in doubt when its answer is lost.
+    effect_class: EffectClass = EffectClass.NON_REPEATABLE
     #: Effective constraints: domainsAllowlist, pathsAllowlist, maxTargets, …
     constraints: Json = field(default_factory=dict)
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether a lost answer leaves it in doubt, never to be repeated unseen."""
+        return self.effect_class in (
+            EffectClass.NON_REPEATABLE,
+            EffectClass.RECONCILABLE,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +274,25 @@ class Runtime(Protocol):
     def stop(self, extension_id: UUID) -> list[Termination]:
         """End everything of this extension on this host, whichever process of ours
         started it. Again: an empty list when nothing runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """Whether this host can keep a process apart, and how or why not."""
+
+    is_available: bool
+    detail: str = ""
+
+
+#: Says, by having tried it once, whether this host can isolate.
+isolations: Socket[Callable[[], Isolation]] = Socket("isolation")
+
+
+def isolation() -> Isolation:
+    """Ask the sandbox that is plugged in."""
+    for ask in isolations.all():
+        return ask()
+    return Isolation(is_available=False, detail="no sandbox is plugged in")
 
 
 _runtimes: dict[Transport, Runtime] = {}
