@@ -9,7 +9,7 @@ from pytest_django import DjangoDbBlocker
 
 from apps.access import services as access
 from apps.access.models import Principal, Role, User, Workspace
-from apps.audit.engine import triggers
+from apps.audit.engine import memory, triggers
 from apps.common import clock
 from tests import network, people
 
@@ -67,6 +67,14 @@ def clock_asks_no_database(
     may_touch = request.node.get_closest_marker("django_db") is not None
     if not may_touch and not {"db", "transactional_db"} & set(request.fixturenames):
         monkeypatch.setattr(clock, "_connection_is_open", lambda: False)
+
+
+@pytest.fixture(autouse=True)
+def a_process_that_remembers_nothing() -> Iterator[None]:
+    """Each test has a store of its own, which no earlier one may contradict."""
+    memory.forget()
+    yield
+    memory.forget()
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks as django_checks
 from django.db import connections
+from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate
 
 from apps.audit import checks, ports
-from apps.audit.engine import sinks, triggers
+from apps.audit.engine import opened, sinks, triggers
 
 
 class AuditConfig(AppConfig):
@@ -21,6 +22,7 @@ class AuditConfig(AppConfig):
     def ready(self) -> None:
         ports.plug_sink("file", sinks.FileSink(lambda: str(settings.POLAR_SINK_FILE)))
         django_checks.register(checks.check_triggers, django_checks.Tags.database)
+        connection_created.connect(note_opened, dispatch_uid="audit.opened")
         post_migrate.connect(
             install_triggers, sender=self, dispatch_uid="audit.triggers"
         )
@@ -31,3 +33,8 @@ def install_triggers(sender: AppConfig, using: str, **kwargs: Any) -> None:
     connection = connections[using]
     if triggers.EVENT in connection.introspection.table_names():
         triggers.install(connection)
+
+
+def note_opened(connection: Any, **kwargs: Any) -> None:
+    """Remember which file it has open."""
+    opened.note_opened(connection)

@@ -3,11 +3,15 @@
 PolarError
   OutsideTransaction      500   a bug: an event needs the change's transaction
   NotFound: SealedNotFound 404  the event is unknown or not yet sealed
-  Conflict: SinkRefused   409   the sink expects another sequence number
+  Conflict
+    SinkRefused           409   the sink expects another sequence number
+    StoreDamaged          409   the store contradicts itself: it cannot be accepted
   Unavailable
     NoWitness             503   this host has no POLAR_WITNESS_DIR
     KeyMismatch           503   POLAR_AUDIT_KEY is not the witness's key
-    StoreRolledBack       503   the database lacks what a witness has seen
+    StoreInDoubt          503   an alarm stands, or the store cannot be trusted
+      StoreRolledBack     503   the database lacks what a witness has seen
+      StoreExchanged      503   another file bears the database's name
 """
 
 from apps.common.errors import Conflict, NotFound, PolarError, Unavailable
@@ -29,6 +33,12 @@ class SinkRefused(Conflict):
     code = "POLAR_AUDIT_SINK_REFUSED"
 
 
+class StoreDamaged(Conflict):
+    """The store contradicts itself, so that its history cannot be accepted."""
+
+    code = "POLAR_STORE_DAMAGED"
+
+
 class NoWitness(Unavailable):
     """This host has no POLAR_WITNESS_DIR, so it does not seal."""
 
@@ -41,7 +51,19 @@ class KeyMismatch(Unavailable):
     code = "POLAR_AUDIT_KEY_MISMATCH"
 
 
-class StoreRolledBack(Unavailable):
+class StoreInDoubt(Unavailable):
+    """The store is in doubt: nothing is claimed until an operator has decided."""
+
+    code = "POLAR_STORE_IN_DOUBT"
+
+
+class StoreRolledBack(StoreInDoubt):
     """The database lacks events that a witness has seen."""
 
     code = "POLAR_STORE_ROLLED_BACK"
+
+
+class StoreExchanged(StoreInDoubt):
+    """Another file bears the name of the database that was open; look again."""
+
+    code = "POLAR_STORE_EXCHANGED"

@@ -154,6 +154,8 @@ class Head(SoleRow):
     epoch = models.CharField(max_length=32)
     #: The size at which this epoch began.
     epoch_size = models.BigIntegerField(default=0)
+    #: The standing alarm, for hosts that do not see the witness.
+    alarm = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         constraints = [

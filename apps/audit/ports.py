@@ -13,6 +13,7 @@ from apps.common.errors import Invalid
 
 _TYPE = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
 _types: set[str] = set()
+_whole: set[str] = set()
 _sinks: dict[str, "Sink"] = {}
 
 
@@ -51,6 +52,17 @@ def declare(*types: str) -> None:
     _types.update(types)
 
 
+def keep_whole(*types: str) -> None:
+    """Let the witness keep such events whole, so that a lost future can be told:
+    what was sent, what was fired, which work had begun. Again: fine."""
+    declare(*types)
+    _whole.update(types)
+
+
+def kept_whole() -> list[str]:
+    return sorted(_whole)
+
+
 def is_declared(type_: str) -> bool:
     return type_ in _types
 
@@ -74,4 +86,6 @@ declare(
     "audit.epoch_begun",
     "audit.exported",
     "audit.payloads_erased",
+    "store.alarm_raised",
+    "store.alarm_ended",
 )

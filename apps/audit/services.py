@@ -12,11 +12,12 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from apps.audit import ports, queries
+from apps.audit import ports
 from apps.audit.engine import (
+    alarm,
+    anchoring,
     exporting,
     keys,
-    memory,
     proving,
     pushing,
     recording,
@@ -25,8 +26,12 @@ from apps.audit.engine import (
     verifying,
     witness,
 )
+from apps.audit.engine.alarm import Alarm as Alarm
+from apps.audit.engine.anchoring import LostFuture as LostFuture
+from apps.audit.engine.anchoring import LostRun as LostRun
+from apps.audit.engine.comparing import Broken
 from apps.audit.engine.verifying import Progress, Verdict
-from apps.audit.errors import SealedNotFound
+from apps.audit.errors import SealedNotFound, StoreDamaged
 from apps.audit.models import Checkpoint, Event, Head, Payload
 from apps.common import ids
 from apps.common.actor import Actor
@@ -102,28 +107,53 @@ def epoch() -> str:
 
 
 def begin_epoch(*, by: Actor, reason: str) -> str:
-    """Accept the store as it is after a recovery: begin a new epoch.
+    """Accept the store as it is after a recovery: begin a new epoch, end the alarm.
 
-    Writes: Head, an event, a fork mark in the witness and in every sink.
-    Raises: Invalid without a reason. Source: docs/runbooks on recovery.
+    Writes: Head, an event, fork marks in the witness and in every sink.
+    Raises: Invalid without a reason; StoreDamaged when the store contradicts itself,
+    for such a history cannot be accepted.
+    Source: docs/runbooks/a-swapped-store.md
     """
     if not reason.strip():
         raise Invalid("Say why this history is accepted")
     where = witness.folder()
+    check_whole()
+    lost = anchoring.lost_future(where)
     with transaction.atomic():
         head, before = sealing.begin_epoch()
+        fork = min(lost.fork, head.size)
         record(
             type="audit.epoch_begun",
             actor=by,
             reason=reason,
-            data={"before": before, "epoch": head.epoch, "size": head.size},
+            data={
+                "before": before,
+                "epoch": head.epoch,
+                "size": head.size,
+                "fork": fork,
+                "given_up": lost.events,
+            },
         )
-    witness.mark_fork(where, head, before)
+    witness.mark_fork(where, head, before, at=fork)
     for sink in ports.sinks().values():
         if sink.last_contiguous_seq() is not None:
-            sink.fork(epoch=head.epoch, seq=head.size)
-    memory.forget()
+            sink.fork(epoch=head.epoch, seq=fork)
+    anchoring.end(where, how=f"accepted by {by.label}: {reason}")
     return head.epoch
+
+
+def check_whole() -> None:
+    """Refuse a store that contradicts itself, whatever a witness says.
+
+    Raises: StoreDamaged, naming the first event that is wrong.
+    """
+    try:
+        verifying.check_alone()
+    except Broken as found:
+        place = "" if found.gseq is None else f"event {found.gseq}: "
+        raise StoreDamaged(
+            f"{place}{found.problem}. Restore a snapshot instead", gseq=found.gseq
+        ) from found
 
 
 def sign(data: bytes) -> bytes:
@@ -208,12 +238,39 @@ def can_seal() -> bool:
     return witness.is_here()
 
 
-def check_anchor() -> None:
-    """Refuse a store that lacks what this process or the witness has seen.
+def check_claim() -> None:
+    """Refuse to claim from a store in doubt: two looks at files and one row.
 
-    Raises: StoreRolledBack, KeyMismatch. Cheap enough for every claim.
+    Raises: StoreInDoubt and its kin, KeyMismatch.
     """
-    memory.check(queries.head(), witness.folder() if witness.is_here() else None)
+    anchoring.check_claim()
+
+
+def check_here() -> None:
+    """Refuse to go on under an alarm or with an exchanged file; asks no table.
+
+    Raises: StoreInDoubt, StoreExchanged.
+    """
+    anchoring.check_here()
+
+
+def check_store() -> Alarm | None:
+    """Compare the store with the witness; ring or end the alarm accordingly.
+
+    Returns the standing alarm.   Raises: KeyMismatch; DatabaseError while the store
+    is away.   Again: each call looks at the next slice of the older events.
+    """
+    return anchoring.check_store()
+
+
+def standing_alarm() -> Alarm | None:
+    """Return what stands against the store. Asks no table."""
+    return alarm.current()
+
+
+def lost_future() -> LostFuture:
+    """Tell what the witness knows and the store lacks. Reads both wholly."""
+    return anchoring.lost_future(witness.folder())
 
 
 def triggers_missing() -> list[str]:

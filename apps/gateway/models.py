@@ -29,6 +29,7 @@ audit_ports.declare(
     "budget.overrun",
     "setting.changed",
 )
+audit_ports.keep_whole("call.started")
 
 
 class CallState(models.TextChoices):

@@ -142,6 +142,8 @@ class Tick:
     name: str
     job: Callable[[], object]
     every_seconds: float
+    #: Whether it is done while the store is in doubt.
+    in_doubt: bool = False
 
 
 class Ticks:
@@ -151,10 +153,15 @@ class Ticks:
         self._ticks: dict[str, Tick] = {}
 
     def register(
-        self, name: str, job: Callable[[], object], every_seconds: float
+        self,
+        name: str,
+        job: Callable[[], object],
+        every_seconds: float,
+        *,
+        in_doubt: bool = False,
     ) -> None:
         """Plug in a periodic job. Again: the last one of a name counts."""
-        self._ticks[name] = Tick(name, job, every_seconds)
+        self._ticks[name] = Tick(name, job, every_seconds, in_doubt)
 
     def __iter__(self) -> Iterator[Tick]:
         return iter(list(self._ticks.values()))

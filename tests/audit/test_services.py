@@ -323,34 +323,43 @@ def test_seal_when_store_went_back_then_refused(record: Recorder) -> None:
         services.seal()
 
 
-def test_anchor_when_store_went_back_and_no_witness_then_memory_refuses(
+def test_claim_when_store_went_back_and_no_witness_then_memory_refuses(
     record: Recorder, settings: Any
 ) -> None:
     record(9)
     services.seal()
     settings.POLAR_WITNESS_DIR = Path()
-    services.check_anchor()
+    services.check_claim()
 
     roll_back(4)
 
     with pytest.raises(StoreRolledBack, match="saw 9 events"):
-        services.check_anchor()
+        services.check_claim()
 
 
-def test_anchor_when_history_differs_at_the_same_size_then_refused(
+def test_claim_when_history_differs_at_the_same_size_then_refused(
     record: Recorder,
 ) -> None:
     record(4)
     services.seal()
     seen = queries.head()
-    record(4)
-    services.seal()
     memory.forget()
     seen.root = "0" * 64
     memory.remember(seen)
 
-    with pytest.raises(StoreRolledBack, match="is not the one seen"):
-        services.check_anchor()
+    with pytest.raises(StoreRolledBack, match="saw 4 events"):
+        services.check_claim()
+
+
+def test_claim_when_all_is_well_then_one_query(
+    record: Recorder, django_assert_num_queries: Any
+) -> None:
+    record(4)
+    services.seal()
+    services.check_store()
+
+    with django_assert_num_queries(1):
+        services.check_claim()
 
 
 def test_begin_epoch_when_accepted_then_the_log_goes_on(record: Recorder) -> None:

@@ -30,6 +30,12 @@ ALLOWED = (
         for end in (State.CANCELLED, State.DEAD_LETTER)
     }
     | {(State.DEAD_LETTER, State.QUEUED), (State.DEAD_LETTER, State.DISMISSED)}
+    # held as stale after a restore
+    | {
+        (source, State.WAITING_OPERATOR)
+        for source in (State.QUEUED, *WAITING)
+        if source != State.WAITING_OPERATOR
+    }
 )
 
 

@@ -179,6 +179,6 @@ def _ends_of_epochs() -> dict[str, int]:
         record = journal.parse(raw) if b'"fork"' in raw else None
         if record is not None and "fork" in record:
             fork = int(record["fork"])
-            ends[sealing.origin(record["previous"])] = fork
+            ends.setdefault(sealing.origin(record["previous"]), fork)
             ends = {origin: min(end, fork) for origin, end in ends.items()}
     return ends

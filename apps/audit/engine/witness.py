@@ -1,9 +1,10 @@
 """The witness: files outside the database that remember what was sealed.
 
-`journal-<day>.jsonl` holds one line per sealed event, `checkpoints.jsonl` the
-signed notes, `public-key` the verifier key. A `fork` line marks where an operator
-accepted a recovery: what stands before it with that number or a higher one is the
-lost future. The witness is appended only after the database has committed.
+`journal-<day>.jsonl` holds one line per sealed event, `kept-<day>.jsonl` the whole
+text of those that a lost future is told by, `checkpoints.jsonl` the signed notes,
+`public-key` the verifier key. A `fork` line marks where an operator accepted a
+recovery: what stands before it with that number or a higher one is the lost future.
+The witness is appended only after the database has committed.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from apps.audit import ports
 from apps.audit.engine import body, journal, keys
 from apps.audit.errors import KeyMismatch, NoWitness, StoreRolledBack
 from apps.audit.models import Event, Head
@@ -100,24 +102,31 @@ def catch_up(where: Path) -> int:
         at = check(where, head)
         path = where / f"journal-{clock.now():%Y%m%d}.jsonl"
         while at < head.size:
-            lines = _lines(at, min(at + CHUNK, head.size))
+            upto = min(at + CHUNK, head.size)
+            # Kept first: what the journal knows to be lost can then be told.
+            kept = _kept_lines(at, upto)
+            journal.append(where / path.name.replace("journal", "kept"), kept)
+            lines = _lines(at, upto)
             journal.append(path, lines)
             at += len(lines)
             added += len(lines)
     return added
 
 
-def mark_fork(where: Path, head: Head, previous: str) -> None:
-    """Write where the accepted recovery goes on."""
-    mark = {
-        "epoch": head.epoch,
-        "fork": head.epoch_size,
-        "previous": previous,
-        "root": head.root,
-    }
+def mark_fork(where: Path, head: Head, previous: str, *, at: int) -> None:
+    """Write where the accepted recovery leaves the history known before.
+
+    Events from `at` on that the store has differently follow the mark; a second
+    mark then says where the new epoch goes on.
+    """
+    mark = {"epoch": head.epoch, "previous": previous, "root": head.root}
     with journal.locked(where):
         path = where / f"journal-{clock.now():%Y%m%d}.jsonl"
-        journal.append(path, [json.dumps(mark, sort_keys=True)])
+        for fork in dict.fromkeys((at, head.epoch_size)):
+            journal.append(path, [json.dumps({**mark, "fork": fork}, sort_keys=True)])
+            for low in range(fork, head.epoch_size, CHUNK):
+                upto = min(low + CHUNK, head.epoch_size)
+                journal.append(path, _lines(low, upto))
 
 
 def keep_note(where: Path, size: int, note: str) -> None:
@@ -136,6 +145,22 @@ def notes(where: Path) -> Iterator[tuple[int, str]]:
             record = journal.parse(raw)
             if record is not None:
                 yield int(record["size"]), str(record["note"])
+
+
+def last_note(where: Path) -> tuple[int, str] | None:
+    """Shape: (size, note) of the newest signed statement."""
+    record = journal.last(where / "checkpoints.jsonl")
+    return None if record is None else (int(record["size"]), str(record["note"]))
+
+
+def kept(where: Path) -> Iterator[tuple[int, str]]:
+    """Shape: (number, body) of the events kept whole, oldest first."""
+    for path in sorted(where.glob("kept-*.jsonl")):
+        with path.open("rb") as file:
+            for raw in file:
+                record = journal.parse(raw)
+                if record is not None:
+                    yield int(record["gseq"]), str(record["body"])
 
 
 def lines(where: Path) -> Iterator[bytes]:
@@ -175,6 +200,16 @@ def _lines(low: int, high: int) -> list[str]:
             f"{statement} WHERE gseq >= %s AND gseq < %s ORDER BY gseq", [low, high]
         )
         return [row[0] for row in cursor.fetchall()]
+
+
+def _kept_lines(low: int, high: int) -> list[str]:
+    found = Event.objects.filter(
+        gseq__gte=low, gseq__lt=high, type__in=ports.kept_whole()
+    ).order_by("gseq")
+    return [
+        json.dumps({"body": text, "gseq": gseq}, sort_keys=True)
+        for gseq, text in found.values_list("gseq", "body")
+    ]
 
 
 def _has(gseq: int, digest: str) -> bool:

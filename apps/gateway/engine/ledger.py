@@ -157,8 +157,10 @@ def move(call_id: UUID, source: str, target: str, **fields: Any) -> bool:
 def start(call: Call, request: CallRequest) -> None:
     """AUTHORIZED → EXECUTING, halts and trust read in the same transaction.
 
-    Raises: Halted; NotTrusted; PermitRefused when the call is no longer authorized.
+    Raises: Halted; NotTrusted; PermitRefused when the call is no longer authorized;
+    StoreInDoubt while nobody knows what was done already.
     """
+    audit.check_here()
     failpoints.reach("call.start.before_commit")
     try:
         started = _start_once(call, request)
@@ -182,8 +184,12 @@ def _start_once(call: Call, request: CallRequest) -> Event | None:
         raise PermitRefused("This call was already started or withdrawn.")
     call.state, call.started_at = CallState.EXECUTING, now
     if request.effect_class in RECORDED_START:
-        return record(call, request, "call.started", data={})
+        return record(call, request, "call.started", data=_nature(call))
     return None
+
+
+def _nature(call: Call) -> dict[str, Any]:
+    return {"effect_class": str(call.effect_class)}
 
 
 def _wait_until_sealed(event_id: UUID) -> None:

@@ -16,6 +16,7 @@ from django.db import IntegrityError, connection, transaction
 
 from apps.common import clock, failpoints
 from apps.common.errors import Fenced
+from apps.runs.engine import guard
 from apps.runs.models import Run
 
 #: How long a claim holds without being renewed.
@@ -84,8 +85,11 @@ def claim(
     """Take up to `limit` due runs, or the one that is named.
 
     Writes: Run: state, fence, attempt, lease (one conditional UPDATE).
-    Again: a run that is not due, not next, or taken is not returned.
+    Again: a run that is not due, not next, or taken is not returned; while the
+    store is in doubt, none is.
     """
+    if not guard.may_go_on():
+        return []
     now = clock.now()
     until = lease_end(now)
     next_in_line, wanted = _next_in_line(queues, limit, now, run_id)

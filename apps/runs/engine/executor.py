@@ -1,8 +1,8 @@
 """The boundary around every handler: whatever it raises, the run ends up somewhere.
 
 Hides: how an error becomes a wait, a back-off, an end or a dead letter.
-Invariants: one broad except, here; a lost lease leaves no write; no database
-connection outlives the run in its thread.
+Invariants: one broad except, here; a lost lease or a store in doubt leaves no write;
+no database connection outlives the run in its thread.
 """
 
 import logging
@@ -11,6 +11,7 @@ import uuid
 
 from django.db import connection
 
+from apps.audit.errors import StoreInDoubt
 from apps.common import failpoints, ids, redaction
 from apps.common.errors import Fenced, PolarError, UpstreamError
 from apps.runs.engine import settle
@@ -46,7 +47,7 @@ def carry(claimed: Claimed, keeper: LeaseKeeper) -> None:
     with ids.use_trace(claimed.run.trace_id):
         try:
             _settle(claimed, _handle(claimed, keeper))
-        except Fenced:
+        except (Fenced, StoreInDoubt):
             logger.warning("run lost", extra=_facts(claimed, "run.fenced"))
         finally:
             keeper.drop(claimed)
@@ -62,7 +63,7 @@ def _handle(claimed: Claimed, keeper: LeaseKeeper) -> Outcome | PolarError | str
         outcome = kind.handler(context_of(claimed, held, keeper))
         failpoints.reach("run.handler.done")
         return outcome
-    except Fenced:
+    except (Fenced, StoreInDoubt):
         raise
     except PolarError as error:
         return error

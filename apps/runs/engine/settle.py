@@ -38,8 +38,9 @@ NOT_LEASED: dict[str, Any] = {"lease_owner": "", "lease_until": None}
 def write_as_owner(claimed: Claimed, target: str, **changes: Any) -> None:
     """Move our run on, or learn that it is no longer ours.
 
-    Raises: Fenced.
+    Raises: Fenced; StoreInDoubt, so that nothing is settled in another store.
     """
+    audit.check_here()
     LIFECYCLE.check(State.RUNNING, target)
     where = {"id": claimed.id, "fence": claimed.fence, "state": State.RUNNING}
     if statements.update(Run, where, {"state": target, **NOT_LEASED, **changes}) != 1:

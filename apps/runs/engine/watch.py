@@ -19,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.common import clock
 from apps.common.loops import run_forever
+from apps.runs.engine import guard
 from apps.runs.engine.claim import Claimed, anything_due, claim
 from apps.runs.engine.leases import LeaseKeeper
 from apps.runs.engine.sweep import sweep
@@ -92,6 +93,7 @@ class Watch:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
+        self._threads.append(guard.start(self._stop))
         interval = LOOK_SECONDS if self._sign else SERVER_POLL_SECONDS
         for name, step, every in (
             ("watch", self.look, interval),
@@ -149,6 +151,7 @@ class Watch:
 
     def _sweep(self) -> None:
         try:
-            sweep()
+            if guard.may_go_on():
+                sweep()
         finally:
             connection.close()

@@ -22,7 +22,9 @@ audit_ports.declare(
     "run.dead_lettered",
     "run.cancelled",
     "run.dead_letter_acted",
+    "run.held_stale",
 )
+audit_ports.keep_whole("schedule.fired", "run.finished", "run.parked")
 
 
 class State(models.TextChoices):
@@ -50,7 +52,13 @@ LIFECYCLE = Transitions(
     "run",
     initial=State.QUEUED,
     table={
-        State.QUEUED: [State.RUNNING, State.CANCELLED, State.DEAD_LETTER],
+        # To `waiting_operator`: a run older than a restore is held as stale.
+        State.QUEUED: [
+            State.RUNNING,
+            State.WAITING_OPERATOR,
+            State.CANCELLED,
+            State.DEAD_LETTER,
+        ],
         State.RUNNING: [
             State.QUEUED,
             *WAITING,
@@ -59,7 +67,16 @@ LIFECYCLE = Transitions(
             State.DEAD_LETTER,
         ],
         **{
-            waiting: [State.QUEUED, State.CANCELLED, State.DEAD_LETTER]
+            waiting: [
+                State.QUEUED,
+                *(
+                    []
+                    if waiting == State.WAITING_OPERATOR
+                    else [State.WAITING_OPERATOR]
+                ),
+                State.CANCELLED,
+                State.DEAD_LETTER,
+            ]
             for waiting in WAITING
         },
         State.DEAD_LETTER: [State.QUEUED, State.DISMISSED],
