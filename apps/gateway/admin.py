@@ -4,7 +4,16 @@ from django.contrib import admin
 
 from apps.common.admin import ReadOnlyAdmin, state_badge
 
-from .models import ApprovalRequest, Budget, Call, Grant, Halt, Reservation, Setting
+from .models import (
+    ApprovalRequest,
+    Budget,
+    Call,
+    Grant,
+    Halt,
+    PlanStep,
+    Reservation,
+    Setting,
+)
 
 
 @admin.register(Call)
@@ -49,6 +58,12 @@ class ApprovalRequestAdmin(ReadOnlyAdmin):
     @admin.display(description="state", ordering="state")
     def badge(self, row: ApprovalRequest) -> str:
         return state_badge(row.state)
+
+
+@admin.register(PlanStep)
+class PlanStepAdmin(ReadOnlyAdmin):
+    list_display = ["id", "approval", "position", "capability", "used_call_id"]
+    search_fields = ["=approval__id", "capability"]
 
 
 @admin.register(Halt)

@@ -21,6 +21,7 @@ audit_ports.declare(
     "call.outcome_settled",
     "approval.requested",
     "approval.decided",
+    "approval.expired",
     "grant.made",
     "grant.revoked",
     "halt.set",
@@ -249,6 +250,14 @@ APPROVAL_TRANSITIONS = Transitions(
 )
 
 
+class ApprovalMode(models.TextChoices):
+    """What happens while nobody answers, and what is shown with the question."""
+
+    ASK = "ask"
+    DRY_RUN = "dry_run_approval"
+    AUTO_START = "auto_start"
+
+
 class ApprovalRequest(Row):
     """A question to a person, bound to exactly one effect."""
 
@@ -264,6 +273,11 @@ class ApprovalRequest(Row):
     decision_reason = models.CharField(max_length=300, blank=True)
     is_single_operator = models.BooleanField(default=False)
     expires_at = models.DateTimeField()
+    mode = models.CharField(
+        max_length=20, choices=ApprovalMode.choices, default=ApprovalMode.ASK
+    )
+    starts_at = models.DateTimeField(null=True, blank=True)
+    preview = models.JSONField(default=dict, blank=True)
 
     objects = WorkspaceQuerySet.as_manager()
 
@@ -279,10 +293,44 @@ class ApprovalRequest(Row):
                 condition=Q(state__in=["pending", "approved"]),
                 name="approvalrequest_one_open",
             ),
+            models.CheckConstraint(
+                condition=Q(starts_at__isnull=False) | ~Q(mode="auto_start"),
+                name="approvalrequest_auto_start_has_a_time",
+            ),
+        ]
+        indexes = [
+            # what a person may answer, and what the clock expires
+            models.Index(
+                fields=["state", "expires_at"],
+                condition=Q(state__in=["pending", "approved"]),
+                name="approvalrequest_open",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.state} {self.binding[:12]}"
+
+
+class PlanStep(Row):
+    """One exact call that an approved plan covers, once."""
+
+    approval = models.ForeignKey(
+        ApprovalRequest, models.PROTECT, related_name="plan_steps"
+    )
+    position = models.PositiveSmallIntegerField()
+    capability = models.CharField(max_length=200)
+    arguments = models.TextField()
+    args_digest = models.CharField(max_length=64)
+    risk = models.JSONField(default=dict)
+    used_call_id = models.UUIDField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint("approval", "position", name="planstep_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.position}. {self.capability}"
 
 
 class HaltQuerySet(models.QuerySet["Halt"]):

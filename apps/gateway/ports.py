@@ -7,6 +7,7 @@ an effect starts.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -180,6 +181,19 @@ def release_connection() -> None:
         connection.close()
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One exact call of a plan: what would be called, with what, at which risk."""
+
+    capability: str
+    arguments: Json
+    risk: Risk
+
+    @property
+    def args_digest(self) -> str:
+        return canonical.digest(canonical.arguments(self.arguments))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
     """One effect that somebody wants to have."""
@@ -206,6 +220,16 @@ class CallRequest:
     standing: Callable[[], TrustFacts] | None = None
     needs_secret: bool = False
     max_output_bytes: int = 1_048_576
+    #: Whom or what it reaches; empty: read from the arguments.
+    targets: tuple[str, ...] = ()
+    #: From this many targets on a person is asked first.
+    bulk_threshold: int = 50
+    #: Says what would happen and does nothing; shown to who decides.
+    preview: Callable[[], Json] | None = None
+    #: The steps that one approval of this call would cover.
+    plan: tuple[PlannedStep, ...] = ()
+    #: An automation that starts by itself unless somebody rejects it until then.
+    reject_window: timedelta | None = None
 
 
 Plugged = TypeVar("Plugged", bound=Callable[..., Any])
@@ -228,6 +252,13 @@ class Socket(Generic[Plugged]):
 
 #: Called in the transaction that decides, with the run that waited for it.
 decided: Socket[Callable[[UUID], None]] = Socket("decided")
+
+
+def wake(run_id: UUID | None) -> None:
+    """Tell whoever is plugged in that a run may go on, in this transaction."""
+    if run_id is not None:
+        for tell in decided.all():
+            tell(run_id)
 
 
 class Contracts:

@@ -1,12 +1,26 @@
 """Reads of the ledger, halts, approvals and grants. Never writes."""
 
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 
-from apps.access.models import Principal
+from apps.access.models import Principal, PrincipalKind
+from apps.common.errors import NotFound
 
-from .models import ApprovalRequest, ApprovalState, Call, Halt
+from .models import (
+    ApprovalMode,
+    ApprovalRequest,
+    ApprovalState,
+    Call,
+    Grant,
+    Halt,
+    PlanStep,
+)
+
+#: How many alike approvals within a week make a grant worth suggesting.
+ALIKE = 3
+ALIKE_WITHIN = timedelta(days=7)
 
 
 def halts() -> QuerySet[Halt]:
@@ -26,11 +40,81 @@ def calls_of_run(run_id: UUID, principal: Principal) -> QuerySet[Call]:
     return mine.filter(run_id=run_id).order_by("id")
 
 
+def approvals(principal: Principal) -> QuerySet[ApprovalRequest]:
+    """Return every question that the principal may see, with what is shown."""
+    mine: QuerySet[ApprovalRequest] = ApprovalRequest.objects.visible_to(principal)
+    steps = PlanStep.objects.order_by("position")
+    return mine.select_related(
+        "call", "requester", "decided_by", "workspace"
+    ).prefetch_related(Prefetch("plan_steps", steps))
+
+
 def pending_approvals(principal: Principal) -> QuerySet[ApprovalRequest]:
     """Return open questions that the principal may see, oldest first."""
-    mine: QuerySet[ApprovalRequest] = ApprovalRequest.objects.visible_to(principal)
-    return (
-        mine.filter(state=ApprovalState.PENDING)
-        .select_related("call", "requester")
-        .order_by("id")
+    return approvals(principal).filter(state=ApprovalState.PENDING).order_by("id")
+
+
+def approvals_of_session(
+    session_run_ids: list[UUID], principal: Principal
+) -> QuerySet[ApprovalRequest]:
+    """Return the questions of these runs that still wait, oldest first."""
+    return pending_approvals(principal).filter(call__run_id__in=session_run_ids)
+
+
+def get_approval(approval_id: UUID, principal: Principal) -> ApprovalRequest:
+    """Raises: NotFound."""
+    found = approvals(principal).filter(id=approval_id).first()
+    if found is None:
+        raise NotFound("There is no such approval.")
+    return found
+
+
+def open_approvals() -> QuerySet[ApprovalRequest]:
+    """Return every question that waits, of every workspace."""
+    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(
+        state=ApprovalState.PENDING
     )
+    return found.select_related("call").order_by("id")
+
+
+def overdue_approvals(now: datetime) -> QuerySet[ApprovalRequest]:
+    """Return what was not answered, or not used, in time."""
+    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(
+        state__in=[ApprovalState.PENDING, ApprovalState.APPROVED], expires_at__lte=now
+    )
+    return found.select_related("call").order_by("expires_at", "id")
+
+
+def due_to_start(now: datetime) -> QuerySet[ApprovalRequest]:
+    """Return what starts by itself because its reject window has passed."""
+    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(
+        state=ApprovalState.PENDING,
+        mode=ApprovalMode.AUTO_START,
+        starts_at__lte=now,
+        expires_at__gt=now,
+    )
+    return found.select_related("call").order_by("starts_at", "id")
+
+
+def alike_approved(asked: ApprovalRequest, now: datetime) -> int:
+    """Count how often the same was approved lately for the same requester; 0 when
+    somebody rejected it as well, or when it is too seldom to suggest a grant."""
+    same = ApprovalRequest.objects.filter(
+        workspace_id=asked.workspace_id,
+        requester_id=asked.requester_id,
+        call__capability=asked.call.capability,
+        call__agent=asked.call.agent,
+        decided_at__gte=now - ALIKE_WITHIN,
+    )
+    states = list(same.values_list("state", flat=True)[:100])
+    if ApprovalState.REJECTED in states or len(states) < ALIKE:
+        return 0
+    return len(states)
+
+
+def grants(principal: Principal) -> QuerySet[Grant]:
+    """Return the grants of the principal's workspaces and of the whole install."""
+    mine: QuerySet[Grant] = Grant.objects.visible_to(principal)
+    if principal.kind == PrincipalKind.HUMAN and not mine.query.is_empty():
+        mine = mine | Grant.objects.filter(workspace__isnull=True)
+    return mine.select_related("principal", "workspace").order_by("-id")

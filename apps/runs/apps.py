@@ -13,6 +13,7 @@ class RunsConfig(AppConfig):
         # Models exist only now, so these cannot be imported above.
         from apps.audit import services as audit
         from apps.gateway import ports as gateway_ports
+        from apps.gateway import services as gateway
         from apps.runs import ports, services
         from apps.vault import ports as vault_ports
 
@@ -20,6 +21,7 @@ class RunsConfig(AppConfig):
         vault_ports.plug_unsealed(services.wake_for_unseal)
         ports.ticks.register("runs.slots", services.fire_due_slots, 1.0)
         ports.ticks.register("runs.tick", services.tick, 5.0)
+        ports.ticks.register("gateway.approvals", gateway.sweep_approvals, 1.0)
         if audit.can_seal():
             ports.ticks.register("audit.seal", audit.seal, 0.2)
         ports.ticks.register("audit.sinks", audit.push_sinks, 1.0)

@@ -7,7 +7,6 @@
 4. One transaction: the result, what it took, and the audit event.
 """
 
-from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -17,20 +16,17 @@ from apps.common import canonical, clock, failpoints, ids, redaction, statements
 from apps.common.errors import ApprovalRequired, Conflict, Invalid, PolarError
 from apps.gateway.errors import OutputBroken
 from apps.gateway.models import (
-    ApprovalRequest,
     Call,
     CallState,
     Reservation,
 )
 from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 
-from . import ledger
+from . import asking, ledger
 from .decision import Decision
 from .sight import Sight, see
 from .stages import DECIDE, contract
 
-#: How long a question to a person stays open.
-APPROVAL_LIFETIME = timedelta(hours=72)
 #: What deciding a call again may change on its row.
 DECIDED_FIELDS = (
     "stage",
@@ -84,6 +80,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
     if doubtful is not None:
         ledger.check_not_in_doubt(doubtful)
     if refusal is not None:
+        asking.rehearse(request, refusal)
         raise refusal
     return call, None
 
@@ -112,7 +109,9 @@ def _decide(call: Call, request: CallRequest, sight: Sight) -> PolarError | None
                 call.stage = name
                 decision.note(name, check(decision))
     except PolarError as refusal:
-        return _refuse(call, request, refusal)
+        return _refuse(call, request, refusal, decision)
+    if call.state == CallState.AWAITING_APPROVAL:
+        asking.close_open(call, why="no longer asked")
     call.stage = ""
     decision.facts["reserved"] = len(decision.reserved)
     call.reserved_micros = request.estimate.micros
@@ -125,38 +124,41 @@ def _decide(call: Call, request: CallRequest, sight: Sight) -> PolarError | None
     return None
 
 
-def _refuse(call: Call, request: CallRequest, refusal: PolarError) -> PolarError:
+def _refuse(
+    call: Call, request: CallRequest, refusal: PolarError, decision: Decision
+) -> PolarError:
     decision_facts = call.facts
     decision_facts.setdefault("stages", {})[call.stage] = refusal.detail[:300]
     call.reason_code = (refusal.reason_code or refusal.code)[:64]
     call.error_code, call.error_detail = refusal.code, refusal.detail[:4000]
     refusal.facts.setdefault("trace_id", call.trace_id)
     if isinstance(refusal, ApprovalRequired):
-        return _ask(call, request, refusal)
+        return _ask(call, request, refusal, decision)
+    if call.state == CallState.AWAITING_APPROVAL:
+        asking.close_open(call, why="refused")
     _save(call, CallState.DENIED)
     ledger.record(call, request, "call.denied", data={"stage": call.stage})
     refusal.facts.setdefault("call_id", str(call.id))
     return refusal
 
 
-def _ask(call: Call, request: CallRequest, refusal: ApprovalRequired) -> PolarError:
+def _ask(
+    call: Call, request: CallRequest, refusal: ApprovalRequired, decision: Decision
+) -> PolarError:
     """Open one question for this effect, or point at the one that is open."""
-    is_new = call.state != CallState.AWAITING_APPROVAL
     _save(call, CallState.AWAITING_APPROVAL)
-    approval_id = refusal.facts.get("approval_id")
-    if approval_id is None:
-        asked = ApprovalRequest.objects.create(
-            workspace_id=call.workspace_id,
-            call=call,
-            binding=refusal.facts["binding"],
-            requester_id=request.principal.id,
-            expires_at=clock.now() + APPROVAL_LIFETIME,
-        )
-        approval_id = str(asked.id)
+    asked, is_new = asking.open_question(call, request, refusal, decision)
+    if asked is None:
+        raise Conflict("The question was answered just now; try again.")
     if is_new:
-        data = {"approval_id": approval_id, "asks": call.facts.get("asks", [])}
+        data = {
+            "approval_id": str(asked.id),
+            "asks": call.facts.get("asks", []),
+            "binding": asked.binding,
+            "mode": str(asked.mode),
+        }
         ledger.record(call, request, "approval.requested", data=data)
-    refusal.facts |= {"approval_id": approval_id, "call_id": str(call.id)}
+    refusal.facts |= {"approval_id": str(asked.id), "call_id": str(call.id)}
     return refusal
 
 

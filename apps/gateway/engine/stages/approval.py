@@ -1,33 +1,53 @@
 """Does a person have to decide, and has one decided?"""
 
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
+from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from apps.common import canonical
-from apps.common.errors import ApprovalRequired
+from apps.common.errors import ApprovalRequired, Denied
+from apps.gateway.engine import rules
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import CapabilityDenied
-from apps.gateway.models import ApprovalRequest, ApprovalState, Grant
+from apps.gateway.models import (
+    ApprovalRequest,
+    ApprovalState,
+    CallState,
+    Grant,
+    PlanStep,
+)
+from apps.gateway.policies import check_may_decide
+from apps.gateway.ports import CallKind
+
+#: How many targets are kept with the decision.
+TARGETS_KEPT = 200
 
 
 def check(decision: Decision) -> str:
-    """Let pass what needs no asking, what a grant covers, and what was approved.
+    """Let pass what needs no asking, what a grant or an approved plan covers,
+    and what was approved.
 
-    Writes: ApprovalRequest APPROVED → USED, one conditional UPDATE.
-    Raises: ApprovalRequired when nobody has decided; CapabilityDenied when
-    somebody rejected it.
+    Writes: ApprovalRequest APPROVED → USED, or PlanStep used, one conditional
+    UPDATE.   Raises: ApprovalRequired when nobody has decided; CapabilityDenied
+    when somebody rejected it or the question expired.
     """
-    reasons = [*decision.asks, *_risk_asks(decision)]
+    request = decision.request
+    reasons = [*decision.asks, *rules.risk_asks(request.risk.as_dict())]
+    if request.plan:
+        reasons.append("plan")
+    if request.reject_window is not None:
+        reasons.append("reject_window")
+    reasons += _bulk(decision)
     decision.facts["asks"] = reasons
     if not reasons:
         return "not needed"
-    if _grantable(reasons):
+    if rules.is_grantable(reasons):
         grant = find_grant(decision)
         if grant is not None:
             decision.facts["grant"] = str(grant.id)
             return f"grant: {grant.reason}"
-    return _by_approval(decision)
+    return _by_plan(decision) or _by_approval(decision)
 
 
 def binding_of(decision: Decision) -> str:
@@ -39,74 +59,171 @@ def binding_of(decision: Decision) -> str:
             "run": str(request.lineage.run_id),
             "turn": str(request.lineage.turn_id),
             "step": str(request.lineage.step_id),
+            "principal": str(request.principal.id),
             "capability": request.capability,
             "arguments": decision.call.args_digest,
             "rules": canonical.digest(
-                {"risk": request.risk.as_dict(), "asks": decision.facts["asks"]}
+                {
+                    "risk": request.risk.as_dict(),
+                    "asks": decision.facts["asks"],
+                    "bulk_threshold": request.bulk_threshold,
+                    "plan": [
+                        [step.capability, step.args_digest, step.risk.as_dict()]
+                        for step in request.plan
+                    ],
+                }
             ),
         }
     )
 
 
-def find_grant(decision: Decision) -> Grant | None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The grant that answered."""
+
+    id: Any
+    reason: str
+
+
+def find_grant(decision: Decision) -> Found | None:
     """Return the first live grant that covers the call."""
     request = decision.request
-    live: QuerySet[Grant] = Grant.objects.filter(
+    live = Grant.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=decision.now),
         Q(principal__isnull=True) | Q(principal_id=request.principal.id),
         Q(workspace__isnull=True) | Q(workspace_id=request.workspace_id),
         revoked_at__isnull=True,
         kind=request.kind,
     )
-    for grant in live.order_by("id"):
-        if any(fnmatchcase(request.capability, name) for name in grant.capabilities):
-            return grant
+    rows = live.order_by("id").values_list(
+        "id", "reason", "capabilities", "constraints"
+    )
+    for grant_id, reason, capabilities, constraints in rows:
+        if rules.covers(
+            capabilities,
+            constraints,
+            capability=request.capability,
+            agent=request.lineage.agent,
+            targets=_targets(decision) if constraints else [],
+        ):
+            return Found(grant_id, reason)
     return None
 
 
-def _risk_asks(decision: Decision) -> list[str]:
-    risk = decision.request.risk
-    asks = []
-    if risk.level == "destructive":
-        asks.append("destructive")
-    if risk.side_effects == "external":
-        asks.append("external_write" if risk.level != "read" else "external")
-    if risk.data_egress == "network":
-        asks.append("network_egress")
-    return asks
+def _targets(decision: Decision) -> list[str]:
+    request = decision.request
+    return list(request.targets) or rules.targets_of(request.arguments)
 
 
-def _grantable(reasons: list[str]) -> bool:
-    """Destructive actions and label conflicts need their own decision."""
-    return not {"destructive", "label_conflict"} & set(reasons)
+def _bulk(decision: Decision) -> list[str]:
+    """Keep what a tool would reach; many targets need their own decision."""
+    request = decision.request
+    if request.kind != CallKind.TOOL:
+        return []
+    targets = _targets(decision)
+    count = max(len(targets), rules.count_targets(request.arguments))
+    decision.facts["targets"] = targets[:TARGETS_KEPT]
+    decision.facts["target_count"] = count
+    writes = request.risk.level != "read" or request.risk.side_effects != "none"
+    return ["bulk"] if writes and count >= request.bulk_threshold else []
+
+
+def _by_plan(decision: Decision) -> str:
+    """Use one step of a plan that was approved in this turn, if it is exactly
+    this call. Destructive actions, bulk and label conflicts ask for themselves."""
+    request, asks = decision.request, decision.facts["asks"]
+    lineage = request.lineage
+    if lineage.turn_id is None or not rules.is_grantable(asks):
+        return ""
+    steps = PlanStep.objects.filter(
+        approval__state=ApprovalState.USED,
+        approval__expires_at__gt=decision.now,
+        approval__call__run_id=lineage.run_id,
+        approval__call__turn_id=lineage.turn_id,
+        approval__call__principal_id=request.principal.id,
+        capability=request.capability,
+        args_digest=decision.call.args_digest,
+        used_call_id__isnull=True,
+    ).select_related("approval__decided_by", "approval__workspace", "approval__call")
+    for step in steps.order_by("approval_id", "position"):
+        if step.risk != request.risk.as_dict() or _withdrawn(step.approval):
+            continue
+        unused = PlanStep.objects.filter(id=step.id, used_call_id__isnull=True)
+        if unused.update(used_call_id=decision.call.id):
+            decision.facts["approval"] = str(step.approval_id)
+            return (
+                f"step {step.position} of the plan that {_who(step.approval)} approved"
+            )
+    return ""
 
 
 def _by_approval(decision: Decision) -> str:
     binding = binding_of(decision)
-    found = ApprovalRequest.objects.filter(binding=binding).order_by("-id").first()
-    if found is None or found.state in (ApprovalState.EXPIRED, ApprovalState.USED):
-        raise ApprovalRequired(
-            f"{decision.request.capability} asks first: "
-            f"{', '.join(decision.facts['asks'])}.",
-            binding=binding,
+    found = (
+        ApprovalRequest.objects.select_related(
+            "decided_by__user", "workspace", "requester", "call"
         )
+        .filter(binding=binding)
+        .order_by("-id")
+        .first()
+    )
+    waited = decision.call.state == CallState.AWAITING_APPROVAL
+    if found is None or found.state == ApprovalState.USED:
+        raise _asks(decision, binding)
     if found.state == ApprovalState.REJECTED:
         raise CapabilityDenied(
-            f"{found.decided_by} rejected this: {found.decision_reason}",
+            f"{_who(found)} rejected this: {found.decision_reason or 'no reason'}",
             reason_code="approval_denied",
         )
+    is_over = found.expires_at <= decision.now
+    if is_over and waited:
+        raise CapabilityDenied(
+            f"Nobody answered before {found.expires_at:%Y-%m-%d %H:%M} UTC."
+            if found.decided_by_id is None
+            else "The approval expired before it was used.",
+            reason_code="approval_expired",
+        )
+    if is_over or found.state == ApprovalState.EXPIRED:
+        raise _asks(decision, binding)
     return _use(found, decision)
 
 
 def _use(found: ApprovalRequest, decision: Decision) -> str:
-    if found.expires_at <= decision.now:
-        raise CapabilityDenied("The approval expired.", reason_code="approval_expired")
     unused = ApprovalRequest.objects.filter(id=found.id, state=ApprovalState.APPROVED)
+    if found.state == ApprovalState.PENDING:
+        raise _asks(decision, found.binding, approval_id=str(found.id))
+    why = _withdrawn(found)
+    if why:
+        raise _asks(decision, found.binding, withdrawn=why)
     if not unused.update(state=ApprovalState.USED):
-        raise ApprovalRequired(
-            f"{decision.request.capability} still waits for a decision.",
-            binding=found.binding,
-            approval_id=str(found.id),
-        )
+        raise _asks(decision, found.binding)
     decision.facts["approval"] = str(found.id)
-    return f"approved by {found.decided_by}"
+    return f"approved by {_who(found)}"
+
+
+def _withdrawn(found: ApprovalRequest) -> str:
+    """Rights are checked at use as at the click: say why an answer lost them."""
+    if found.decided_by is None:
+        return "nobody decided it"
+    try:
+        check_may_decide(found.decided_by, found)
+    except Denied as error:
+        return error.detail
+    return ""
+
+
+def _asks(
+    decision: Decision, binding: str, *, withdrawn: str = "", approval_id: str = ""
+) -> ApprovalRequired:
+    why = ", ".join(decision.facts["asks"])
+    detail = f"{decision.request.capability} asks first: {why}."
+    if withdrawn:
+        detail += f" The earlier approval no longer holds: {withdrawn}"
+    refusal = ApprovalRequired(detail, binding=binding)
+    if approval_id:
+        refusal.facts["approval_id"] = approval_id
+    return refusal
+
+
+def _who(found: ApprovalRequest) -> str:
+    return found.decided_by.label if found.decided_by else "the clock"

@@ -1,0 +1,48 @@
+"""The verbs of the gateway. `call` is the one way to an effect."""
+
+from apps.gateway.engine import pipeline
+from apps.gateway.ports import CallRequest, Outcome
+from apps.gateway.services.approvals import (
+    Answer,
+    decide_approval,
+    decide_together,
+    sweep_approvals,
+)
+from apps.gateway.services.grants import (
+    NewGrant,
+    install_shipped_grants,
+    make_grant,
+    revoke_grant,
+)
+from apps.gateway.services.halts import halt, hold_starts, resume, settle_outcome
+from apps.gateway.services.limits import save_budget, set_strictness
+
+__all__ = [
+    "Answer",
+    "NewGrant",
+    "Outcome",
+    "call",
+    "decide_approval",
+    "decide_together",
+    "halt",
+    "hold_starts",
+    "install_shipped_grants",
+    "make_grant",
+    "resume",
+    "revoke_grant",
+    "save_budget",
+    "set_strictness",
+    "settle_outcome",
+    "sweep_approvals",
+]
+
+
+def call(request: CallRequest) -> Outcome:
+    """Have one effect, through every stage, once.
+
+    Writes: Call, audit events, budgets, approvals.
+    Raises: Denied and its kin, ApprovalRequired, Invalid, UpstreamError,
+    OutcomeUnknown.   Again: the same idempotency key replays the recorded output.
+    Source: docs/decisions/0008-one-pipeline.md
+    """
+    return pipeline.run(request)
