@@ -366,6 +366,16 @@ class Halt(Row):
         return self.created_at
 
 
+class CallTree(models.Model):
+    """One tree of work: the row under which its handoffs are counted one by one."""
+
+    root_id = models.UUIDField(primary_key=True)
+    handoffs = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"tree {self.root_id}"
+
+
 class Strictness(models.TextChoices):
     OBSERVE = "observe"
     ENFORCE = "enforce"
@@ -383,6 +393,8 @@ class Setting(SoleRow):
     max_fan_out = models.PositiveSmallIntegerField(default=8)
     max_same_edge = models.PositiveSmallIntegerField(default=6)
     max_same_call = models.PositiveSmallIntegerField(default=4)
+    max_root_seconds = models.PositiveIntegerField(default=3600)
+    max_root_micros = models.BigIntegerField(default=20_000_000)
 
     def __str__(self) -> str:
         return f"strictness {self.strictness}"

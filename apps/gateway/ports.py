@@ -90,6 +90,8 @@ class Lineage:
     fence: int = 0
     seq: str = ""
     trace_id: str = ""
+    #: What is left of the share that a handoff gave; None is no share.
+    allowance_micros: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from apps.gateway.models import Setting
 
 _SEE = """
     SELECT strictness, max_depth, max_turns_per_root, max_fan_out, max_same_edge,
-           max_same_call,
+           max_same_call, max_root_seconds, max_root_micros,
            (SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL),
            (SELECT count(*) FROM gateway_budget WHERE is_active),
            (SELECT count(*) FROM gateway_call WHERE idempotency_key = %s)
@@ -39,7 +39,7 @@ def see(idempotency_key: str) -> Sight:
     if row is None:
         Setting.load()
         return see(idempotency_key)
-    return Sight(Setting(1, *row[:6]), *row[6:])
+    return Sight(Setting(1, *row[:8]), *row[8:])
 
 
 def count_halts() -> int:

@@ -4,11 +4,13 @@ from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import CapabilityDenied
 from apps.gateway.ports import CallKind
 
+#: Kinds of effect that a capability scope narrows.
+SCOPED = frozenset({CallKind.TOOL, CallKind.HANDOFF})
 RISK_LEVELS = frozenset({"read", "write", "destructive"})
 
 
 def check(decision: Decision) -> str:
-    """Refuse unknown risk, and a tool outside the effective scope.
+    """Refuse unknown risk, and a tool or handoff outside the scope.
 
     Scope shape: {"allowed": {"<extension>": ["<capability>" | "*"]}}; None is
     given only by callers that are not narrowed by one (models, receiving).
@@ -20,7 +22,7 @@ def check(decision: Decision) -> str:
             f"The risk of {request.capability} is unknown; an operator has to say it.",
             reason_code="risk_unknown",
         )
-    if request.kind != CallKind.TOOL:
+    if request.kind not in SCOPED:
         return request.risk.level
     extension_id, _, capability_id = request.capability.partition("/")
     allowed = (request.scope or {}).get("allowed") or {}

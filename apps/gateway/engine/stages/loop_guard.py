@@ -1,58 +1,126 @@
-"""Has this tree of work gone round too often?"""
+"""Has this tree of work gone round too often, or taken too much?
 
+Hides: how calls of one root in many processes are counted. Invariant: handoffs of
+a root are decided one after another, under its `CallTree` row, so their counts
+are exact; everything is derived from the ledger, nothing from what a caller says.
+"""
+
+from datetime import timedelta
+
+from django.db.models import F, Min, Sum
+
+from apps.common.errors import BudgetExceeded
+from apps.common.units import format_usd
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import LoopGuardTripped
-from apps.gateway.models import Call
+from apps.gateway.models import Call, CallState, CallTree
 from apps.gateway.ports import CallKind
 
 COUNTED = frozenset({CallKind.TOOL, CallKind.HANDOFF})
+#: A refused handoff opened no turn; a refused tool call is still a repetition.
+NOT_MADE = [CallState.REQUESTED, CallState.DENIED]
 
 
 def check(decision: Decision) -> str:
-    """Refuse depth, repetition and fan-out beyond the limits, across runs.
+    """Refuse depth, repetition, fan-out and total cost beyond the limits.
 
     Reads: Call, by root: counts distinct idempotency keys, so a resumed effect
-    is not a repetition.
+    is not a repetition.   Writes: CallTree, for handoffs.
+    Raises: LoopGuardTripped; BudgetExceeded beyond a handoff's share.
     """
     lineage, setting = decision.request.lineage, decision.setting
-    if lineage.depth > setting.max_depth:
-        _trip(f"depth {lineage.depth} is over the limit {setting.max_depth}", "depth")
-    if lineage.root_id is None or decision.request.kind not in COUNTED:
+    is_handoff = decision.request.kind == CallKind.HANDOFF
+    depth = lineage.depth + is_handoff
+    if depth > setting.max_depth:
+        _trip(f"depth {depth} is over the limit {setting.max_depth}", "depth")
+    _check_share(decision)
+    is_counted = decision.request.kind in COUNTED
+    if lineage.root_id is None or not (is_counted or lineage.depth):
         return "clear"
-    same = _distinct_keys(decision, args_digest=decision.call.args_digest)
+    if is_handoff:
+        _enter_tree(decision)
+    _check_totals(decision)
+    if not is_counted:
+        return "clear"
+    same = _count(decision, args_digest=decision.call.args_digest)
     if same >= setting.max_same_call:
         _trip(
             f"{decision.request.capability} was called {same} times with the same "
             f"arguments; the limit is {setting.max_same_call}",
             "same_call",
         )
-    if decision.request.kind == CallKind.HANDOFF:
+    if is_handoff:
         _check_handoffs(decision)
     return f"{same} same"
 
 
+def _check_share(decision: Decision) -> None:
+    """A handoff gave this much and no more."""
+    left, needed = (
+        decision.request.lineage.allowance_micros,
+        decision.request.estimate.micros,
+    )
+    if left is not None and needed > left:
+        raise BudgetExceeded(
+            f"The handoff's share has {format_usd(max(left, 0))} left and this needs "
+            f"up to {format_usd(needed)}; it does not grow by itself.",
+            limit=left,
+        )
+
+
+def _enter_tree(decision: Decision) -> None:
+    """Hold the tree's row until the decision commits: one handoff at a time."""
+    root = decision.request.lineage.root_id
+    CallTree.objects.bulk_create([CallTree(root_id=root)], ignore_conflicts=True)
+    CallTree.objects.filter(root_id=root).update(handoffs=F("handoffs") + 1)
+
+
+def _check_totals(decision: Decision) -> None:
+    setting = decision.setting
+    tree = Call.objects.filter(root_id=decision.request.lineage.root_id)
+    totals = tree.aggregate(began=Min("created_at"), micros=Sum("micros"))
+    limit = timedelta(seconds=setting.max_root_seconds)
+    if totals["began"] and decision.now - totals["began"] > limit:
+        _trip(f"the tree has worked for more than {limit}", "wall_time")
+    spent = int(totals["micros"] or 0)
+    if spent >= setting.max_root_micros:
+        _trip(
+            f"the tree has spent {format_usd(spent)}; the limit is "
+            f"{format_usd(setting.max_root_micros)}",
+            "money",
+        )
+
+
 def _check_handoffs(decision: Decision) -> None:
-    setting, lineage = decision.setting, decision.request.lineage
-    edge = _distinct_keys(decision, agent=lineage.agent)
+    setting, request = decision.setting, decision.request
+    agent = request.lineage.agent
+    edge = _count(decision, capability=request.capability, agent=agent)
     if edge >= setting.max_same_edge:
-        _trip(f"@{lineage.agent} handed over the same way {edge} times", "same_edge")
-    handed = Call.objects.filter(root_id=lineage.root_id, kind=CallKind.HANDOFF)
-    if handed.count() >= setting.max_turns_per_root:
+        _trip(
+            f"@{agent} handed over to {request.capability.partition('/')[2]} "
+            f"{edge} times; the limit is {setting.max_same_edge}",
+            "same_edge",
+        )
+    step_id = request.lineage.step_id
+    if step_id and _count(decision, step_id=step_id) >= setting.max_fan_out:
+        _trip(f"one step handed over to {setting.max_fan_out} agents", "fan_out")
+    # The root is a turn too.
+    if _count(decision) + 1 >= setting.max_turns_per_root:
         _trip(f"the tree has {setting.max_turns_per_root} turns", "turns")
 
 
-def _distinct_keys(decision: Decision, **narrow: str) -> int:
-    return (
-        Call.objects.filter(
-            root_id=decision.request.lineage.root_id,
-            capability=decision.request.capability,
-            **narrow,
-        )
-        .exclude(idempotency_key=decision.call.idempotency_key)
-        .values("idempotency_key")
-        .distinct()
-        .count()
+def _count(decision: Decision, **narrow: object) -> int:
+    """Count the effects of this kind in the tree, other than this one."""
+    request = decision.request
+    if "args_digest" in narrow:
+        narrow["capability"] = request.capability
+    made = Call.objects.filter(
+        root_id=request.lineage.root_id, kind=request.kind, **narrow
     )
+    if request.kind == CallKind.HANDOFF:
+        made = made.exclude(state__in=NOT_MADE)
+    others = made.exclude(idempotency_key=decision.call.idempotency_key)
+    return others.values("idempotency_key").distinct().count()
 
 
 def _trip(detail: str, limit: str) -> None:

@@ -284,6 +284,10 @@ class Turn(Row):
     reason = models.CharField(max_length=40, blank=True, default="")
     message_text = models.TextField()
     labels = models.JSONField(default=list, blank=True)
+    #: What a handoff left to it: capabilities, or null for all of its profile.
+    scope = models.JSONField(null=True, blank=True)
+    #: What a handoff lets it and those below it spend; null is no share.
+    budget_micros = models.BigIntegerField(null=True, blank=True)
     answer_text = models.TextField(blank=True, default="")
     header = models.JSONField(default=dict, blank=True)
     served_by = models.CharField(max_length=200, blank=True, default="")

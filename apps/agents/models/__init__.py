@@ -1,0 +1,48 @@
+"""The tables of agents: who they are, what they did, and whom they asked."""
+
+from apps.agents.models.core import (
+    DEFAULT_PROFILE,
+    STEP,
+    TURN,
+    VERSIONED_FIELDS,
+    AgentProfile,
+    Conversation,
+    Delta,
+    DeltaKind,
+    PinScope,
+    ProfilePin,
+    ProfileVersion,
+    SafetyMode,
+    Step,
+    StepKind,
+    StepState,
+    Turn,
+    TurnState,
+    as_body,
+)
+from apps.agents.models.delegation import HANDOFF, Handoff, HandoffState, Mode
+
+__all__ = [
+    "DEFAULT_PROFILE",
+    "HANDOFF",
+    "STEP",
+    "TURN",
+    "VERSIONED_FIELDS",
+    "AgentProfile",
+    "Conversation",
+    "Delta",
+    "DeltaKind",
+    "Handoff",
+    "HandoffState",
+    "Mode",
+    "PinScope",
+    "ProfilePin",
+    "ProfileVersion",
+    "SafetyMode",
+    "Step",
+    "StepKind",
+    "StepState",
+    "Turn",
+    "TurnState",
+    "as_body",
+]
