@@ -10,7 +10,9 @@ from django.db import transaction
 
 from apps.access.models import Principal, Workspace
 from apps.agents import policies, queries
-from apps.agents.engine import ending, journal
+from apps.agents.engine import ending, handoffs, journal
+from apps.agents.engine.beginning import RUN_KIND as RUN_KIND
+from apps.agents.engine.beginning import record_started
 from apps.agents.engine.shipped import SHIPPED
 from apps.agents.models import (
     VERSIONED_FIELDS,
@@ -31,7 +33,6 @@ from apps.common.failpoints import reach
 from apps.runs import services as runs
 from apps.runs.models import Run, State
 
-RUN_KIND = "agents.turn"
 #: Longer messages belong in a file.
 LONGEST_MESSAGE = 200_000
 #: A watching page renews this before it runs out.
@@ -146,7 +147,7 @@ def start_turn(
     )
     statements.insert(turn)
     _touch(conversation, text)
-    _record_started(turn)
+    record_started(turn)
     reach("turn.started")
     return turn
 
@@ -287,6 +288,8 @@ def _close_orphan(turn: Turn, run: Run) -> None:
         replies=not cancelled,
     )
     ending.close_turn(turn, steps, close)
+    for child in Turn.objects.open().filter(parent=turn).order_by("id"):
+        handoffs.stop(child, "parent_over")
 
 
 def _check_text(text: str) -> None:
@@ -307,27 +310,6 @@ def _touch(conversation: Conversation, text: str) -> None:
     statements.update(Conversation, {"id": conversation.id}, values)
     for name, value in values.items():
         setattr(conversation, name, value)
-
-
-def _record_started(turn: Turn) -> None:
-    audit.record(
-        type="turn.started",
-        actor=turn.principal.actor,
-        subject=("turn", str(turn.id)),
-        workspace_id=turn.conversation.workspace_id,
-        run_id=turn.run_id,
-        trace_id=turn.trace_id,
-        data={
-            "agent": turn.profile.slug,
-            "profile_version": turn.profile_version,
-            "conversation": str(turn.conversation_id),
-            "channel": turn.conversation.channel,
-            "trigger": turn.run.trigger,
-            "lane": turn.requested_lane,
-            "labels": turn.labels,
-        },
-        payload={"message": turn.message_text},
-    )
 
 
 def _check_names(changes: Mapping[str, Any]) -> None:

@@ -125,13 +125,16 @@ def step_messages(
 
 
 def result_labels(steps: Iterable[Step]) -> set[str]:
-    """Label what tools brought in: foreign results and quotes are untrusted."""
+    """Label what tools and agents brought in: foreign results and quotes are
+    untrusted; what an agent had read, its answer carries."""
+    labels: set[str] = set()
     for step in steps:
+        labels |= set(step.result.get("labels", ()))
         capability = str(step.request.get("capability", ""))
         foreign = not capability.startswith(SHIPPED) or capability in QUOTING
         if step.kind == StepKind.TOOL and step.is_finished and capability and foreign:
-            return {UNTRUSTED}
-    return set()
+            labels.add(UNTRUSTED)
+    return labels
 
 
 def _retell(turn: Turn, steps: list[Step]) -> list[Message]:

@@ -62,12 +62,12 @@ class Journal:
     def micros(self) -> int:
         return sum(int(step.result.get("micros", 0)) for step in self.steps)
 
-    def plan(self, kind: str, requests: list[dict[str, Any]]) -> list[Step]:
+    def plan(self, wanted: list[tuple[str, dict[str, Any]]]) -> list[Step]:
         """Write down what is to be done next; nothing is started yet."""
         first = self.steps[-1].seq + 1 if self.steps else 1
         rows = [
             Step(turn=self.turn, seq=seq, kind=kind, request=request)
-            for seq, request in enumerate(requests, first)
+            for seq, (kind, request) in enumerate(wanted, first)
         ]
         return self._insert(rows)
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from apps.agents.engine import failures, requests
+from apps.agents.engine import failures, handoffs, proposal, requests
 from apps.agents.engine.context import Context, Past, assemble, load_past
 from apps.agents.engine.ending import Close, close_turn
 from apps.agents.engine.journal import Ending, Journal
@@ -26,6 +26,7 @@ from apps.common.failpoints import reach
 from apps.common.statements import Reading
 from apps.gateway.errors import OutcomeUnknown
 from apps.providers import services as providers
+from apps.providers.ports import Tool
 from apps.runs import ports as runs_ports
 
 #: A model may get a tool call wrong this often before the turn is cut short.
@@ -81,7 +82,8 @@ class TurnLoop:
         self.ctx = ctx
         self.turn = turn
         self.journal = Journal(turn)
-        self.tools = requests.tools_of(turn.profile)
+        self.tools = requests.tools_of(turn)
+        self.targets = handoffs.targets_of(turn)
         self.past = Past()
         self.stream = DeltaStream(
             turn_id=turn.id,
@@ -92,7 +94,8 @@ class TurnLoop:
 
     def run(self) -> runs_ports.Outcome:
         self.turn.started_at = self.turn.started_at or clock.now()
-        self.past = load_past(self.turn)
+        if self.turn.parent_id is None:
+            self.past = load_past(self.turn)
         self._take_up()
         while self.turn.state == TurnState.OPEN:
             if self.steps_aside:
@@ -104,6 +107,9 @@ class TurnLoop:
                 raise Fenced("An open turn has nothing to do; somebody else moved it.")
             if step.kind == StepKind.MODEL:
                 self._model_step(step)
+            elif step.kind == StepKind.HANDOFF:
+                if (parked := self._handoff_step(step)) is not None:
+                    return parked
             else:
                 self._tool_step(step)
         return outcome_of(self.turn)
@@ -113,7 +119,9 @@ class TurnLoop:
     def _model_step(self, step: Step) -> None:
         self.ctx.begin_step(MODEL_STEP_SECONDS)
         context = self._context()
-        request = requests.model_request(self.turn, step, self.ctx, context, self.tools)
+        request = requests.model_request(
+            self.turn, step, self.ctx, context, self._offered()
+        )
         self.stream.begin()
         try:
             answer = providers.generate(
@@ -144,6 +152,35 @@ class TurnLoop:
             "micros": outcome.usage.micros,
         }
         self._commit(step, Ending(StepState.DONE, result, outcome.call_id))
+
+    def _handoff_step(self, step: Step) -> runs_ports.Park | None:
+        """Open children, or put their results together once they are over."""
+        self.ctx.begin_step(TOOL_STEP_SECONDS)
+        try:
+            work = handoffs.Delegation(
+                self.turn, step, self.ctx, self._context().labels
+            )
+            parked = work.open()
+        except PolarError as error:
+            self._tool_failed(step, error)
+            return None
+        if parked is not None:
+            return parked
+        ended = work.collect()
+        end: Close | None = None
+        if handoffs.cut_by_guard(ended):
+            end = self._truncated(failures.LOOP_GUARD, handoffs.partial(ended))
+        elif answer := work.direct_answer(ended):
+            end = Close(TurnState.ANSWERED, answer)
+        done = Ending(StepState.DONE, work.result(ended))
+        self._commit(step, done, end, also=lambda: work.close(ended))
+        return None
+
+    def _offered(self) -> tuple[Tool, ...]:
+        offered = [Tool(s.alias, s.description, s.schema) for s in self.tools.values()]
+        if self.targets:
+            offered.append(proposal.offer(self.targets))
+        return tuple(offered)
 
     def _check_offered(self, step: Step) -> None:
         if step.request["name"] not in self.tools:
@@ -217,10 +254,18 @@ class TurnLoop:
             self.ctx.check_fence()
         after()
 
-    def _commit(self, step: Step, ending: Ending, end: Close | None = None) -> None:
+    def _commit(
+        self,
+        step: Step,
+        ending: Ending,
+        end: Close | None = None,
+        also: Callable[[], None] | None = None,
+    ) -> None:
         """Write a step's end and what follows from it, as one commit."""
         with transaction.atomic():
             self.journal.end(step, ending)
+            if also is not None:
+                also()
             after = self._close(end) if end else self._plan_next()
             self.ctx.check_fence()
             reach(f"step.{step.kind}.done.before_commit")
@@ -252,9 +297,14 @@ class TurnLoop:
         if used + len(calls) > self.turn.profile.max_tool_calls:
             return self._close(self._truncated("max_tool_calls"))
         wanted = [call | {"capability": self._capability(call)} for call in calls]
-        steps = self.journal.plan(StepKind.TOOL, wanted)
+        steps = self.journal.plan([(self._kind(call), call) for call in wanted])
         self.journal.start(steps[0])
         return lambda: reach("step.tool.planned")
+
+    def _kind(self, call: dict[str, object]) -> str:
+        """A handoff that was not offered is an unknown tool like any other."""
+        hands_over = self.targets and call["name"] == proposal.ALIAS
+        return StepKind.HANDOFF if hands_over else StepKind.TOOL
 
     def _capability(self, call: dict[str, object]) -> str:
         spec = self.tools.get(str(call["name"]))
@@ -265,11 +315,12 @@ class TurnLoop:
         close_turn(self.turn, self.journal.steps, replace(close, labels=labels))
         return lambda: reach(f"turn.{close.state}")
 
-    def _truncated(self, reason: str) -> Close:
+    def _truncated(self, reason: str, came_back: str = "") -> Close:
         """Keep what was said so far, and say why there is no more."""
         said = self.journal.last_model()
         partial = said.result.get("text", "") if said is not None else ""
-        text = "\n\n".join(part for part in (partial, NOTICES[reason]) if part)
+        parts = (partial, came_back, NOTICES[reason])
+        text = "\n\n".join(part for part in parts if part)
         return Close(TurnState.TRUNCATED, text, reason)
 
     def _context(self) -> Context:

@@ -1,4 +1,4 @@
-"""How far a turn may reach: capabilities as names, narrowed and never widened.
+"""How far a turn may reach, and how much it may still spend.
 
 A name is "extension/capability", or "extension/*" for all of an extension's.
 Invariant: what `narrow` returns is covered by both of its arguments.
@@ -7,7 +7,10 @@ Invariant: what `narrow` returns is covered by both of its arguments.
 from collections.abc import Iterable
 from typing import Any
 
-from apps.agents.models import Turn
+from django.db.models import Sum
+
+from apps.agents.models import Handoff, HandoffState, Turn
+from apps.gateway.models import Call
 
 
 def covers(wide: str, name: str) -> bool:
@@ -38,3 +41,16 @@ def scope_of(turn: Turn) -> dict[str, Any]:
         extension, _, capability = name.partition("/")
         allowed.setdefault(extension, []).append(capability or "*")
     return {"allowed": allowed, "constraints": {}}
+
+
+def left_of(turn: Turn) -> int | None:
+    """Say what is left of a turn's share. Units: micro-USD; None is no share."""
+    if turn.budget_micros is None:
+        return None
+    own = Call.objects.filter(turn_id=turn.id).aggregate(spent=Sum("micros"))
+    given = Handoff.objects.filter(step__turn=turn).exclude(state=HandoffState.REFUSED)
+    gone = sum(
+        (row.budget_micros or 0) if row.state == HandoffState.OPEN else row.micros
+        for row in given
+    )
+    return turn.budget_micros - int(own["spent"] or 0) - gone

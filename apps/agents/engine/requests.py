@@ -1,9 +1,8 @@
 """The turn loop's words put into those of providers, extensions and the gateway."""
 
-from typing import Any
-
 from apps.agents.engine.context import Context
-from apps.agents.models import AgentProfile, Step, Turn
+from apps.agents.engine.reach import left_of, scope_of
+from apps.agents.models import Step, Turn
 from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
 from apps.gateway.services import Outcome
@@ -29,23 +28,15 @@ def lineage(turn: Turn, step: Step, ctx: RunContext) -> Lineage:
         fence=ctx.fence,
         seq=str(step.seq),
         trace_id=turn.trace_id,
+        allowance_micros=left_of(turn),
     )
 
 
-def scope_of(profile: AgentProfile) -> dict[str, Any]:
-    """Turn ["polar/clock.now", "web/*"] into a capability scope."""
-    allowed: dict[str, list[str]] = {}
-    for capability in profile.allowed_capabilities:
-        extension, _, name = str(capability).partition("/")
-        allowed.setdefault(extension, []).append(name or "*")
-    return {"allowed": allowed, "constraints": {}}
-
-
-def tools_of(profile: AgentProfile) -> dict[str, extensions.ToolSpec]:
-    """Return the tools a profile may ask for, by the alias that models see."""
-    if not profile.allowed_capabilities:
+def tools_of(turn: Turn) -> dict[str, extensions.ToolSpec]:
+    """Return the tools a turn may ask for, by the alias that models see."""
+    if not turn.profile.allowed_capabilities:
         return {}
-    specs = extensions.tools_for(scope=scope_of(profile))
+    specs = extensions.tools_for(scope=scope_of(turn))
     return {spec.alias: spec for spec in specs}
 
 
@@ -54,7 +45,7 @@ def model_request(
     step: Step,
     ctx: RunContext,
     context: Context,
-    tools: dict[str, extensions.ToolSpec],
+    tools: tuple[Tool, ...],
 ) -> providers.GenerateRequest:
     """Ask for the next part of an answer."""
     profile = turn.profile
@@ -66,9 +57,7 @@ def model_request(
             for each in profile.fallbacks
         ),
         messages=context.messages,
-        tools=tuple(
-            Tool(spec.alias, spec.description, spec.schema) for spec in tools.values()
-        ),
+        tools=tools,
         max_output_tokens=profile.max_output_tokens,
         principal=turn.principal,
         workspace_id=turn.conversation.workspace_id,
@@ -92,6 +81,6 @@ def run_tool(
         principal=turn.principal,
         workspace_id=turn.conversation.workspace_id,
         lineage=lineage(turn, step, ctx),
-        scope=scope_of(turn.profile),
+        scope=scope_of(turn),
         labels=labels,
     )

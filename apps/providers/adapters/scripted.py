@@ -3,8 +3,9 @@
 Rules of `Provider.settings["rules"]` come first, in order, each an object
 {"match", "reply", "tool", "arguments", "delay_seconds", "error"}; `match` is a
 regular expression on the last user message, `error` an error class to fail with.
-Then: after tool results an answer that quotes them; a question for the time, a
-sum, a search; and else a short text saying what this is. It never pretends.
+Then: after tool results an answer that quotes them; "research and write about X"
+handed to the agents that are offered; a question for the time, a sum, a search; and
+else a short text saying what this is. It never pretends.
 """
 
 import json
@@ -40,6 +41,9 @@ WHAT_I_AM: Final = (
 )
 _TIME: Final = re.compile(r"\b(time|clock|date today|what day)\b", re.IGNORECASE)
 _SUM: Final = re.compile(r"-?\d+(?:\.\d+)?(?:\s*[-+*/×x]\s*-?\d+(?:\.\d+)?)+")
+_JOB: Final = re.compile(
+    r"\bresearch\b.*\bwrite\b(?:\s+(?:about|on))?\s+(.+)", re.IGNORECASE | re.DOTALL
+)
 _SEARCH: Final = re.compile(
     r"\b(?:search(?: for)?|remember|recall|find)\b[:\s]*(.*)", re.IGNORECASE
 )
@@ -138,9 +142,20 @@ def _readable(text: str) -> str:
         value = json.loads(text)
     except ValueError:
         return text
+    if isinstance(value, list):
+        return "\n".join(_told(each) for each in value)
     if isinstance(value, dict) and len(value) == 1:
         return str(next(iter(value.values())))
     return text
+
+
+def _told(result: Any) -> str:
+    """Show what one agent brought back, or how it failed."""
+    if not isinstance(result, dict) or "agent" not in result:
+        return str(result)
+    failed = (result.get("error") or {}).get("detail", "")
+    said = result.get("output") or result.get("partial") or failed
+    return f"@{result['agent']} ({result.get('status', '')}): {said}"
 
 
 def _tool_call(call: ModelCall, rule: Mapping[str, Any]) -> ToolCall | None:
@@ -152,6 +167,8 @@ def _tool_call(call: ModelCall, rule: Mapping[str, Any]) -> ToolCall | None:
     if rule:
         return None
     asked = _last_user_text(call.messages)
+    if (job := _job(call.tools, asked)) is not None:
+        return ToolCall(call_id, "handoff", job)
     for pattern, words, group in (
         (_SUM, ("calculat",), 0),
         (_TIME, ("clock",), None),
@@ -167,6 +184,26 @@ def _tool_call(call: ModelCall, rule: Mapping[str, Any]) -> ToolCall | None:
             )
             return ToolCall(call_id, tool.name, _arguments(tool, said))
     return None
+
+
+def _job(tools: tuple[Tool, ...], asked: str) -> dict[str, Any] | None:
+    """Hand "research and write about X" to a researcher and a writer."""
+    found = _JOB.search(asked)
+    offered = next((tool for tool in tools if tool.name == "handoff"), None)
+    if found is None or offered is None:
+        return None
+    named = offered.schema["properties"]["parts"]["items"]["properties"]["agent"]
+    topic = found.group(1).strip(" .!?")[:200]
+    tasks = {
+        "researcher": f"Search for {topic}",
+        "writer": f"Draft a line about {topic} and say the time in UTC.",
+    }
+    parts = [
+        {"agent": agent, "task": task}
+        for agent, task in tasks.items()
+        if agent in named["enum"]
+    ]
+    return {"mode": "fanout-fanin", "parts": parts} if parts else None
 
 
 def _zone(asked: str) -> str:

@@ -71,6 +71,7 @@ def _check_share(decision: Decision) -> None:
 def _enter_tree(decision: Decision) -> None:
     """Hold the tree's row until the decision commits: one handoff at a time."""
     root = decision.request.lineage.root_id
+    assert root is not None
     CallTree.objects.bulk_create([CallTree(root_id=root)], ignore_conflicts=True)
     CallTree.objects.filter(root_id=root).update(handoffs=F("handoffs") + 1)
 
