@@ -15,6 +15,7 @@ from apps.agents.models import (
     AgentProfile,
     Conversation,
     Delta,
+    Handoff,
     ProfilePin,
     ProfileVersion,
     Step,
@@ -116,6 +117,19 @@ class StepAdmin(ReadOnlyAdmin):
     @admin.display(description="state", ordering="state")
     def badge(self, step: Step) -> SafeString:
         return state_badge(step.state)
+
+
+@admin.register(Handoff)
+class HandoffAdmin(ReadOnlyAdmin):
+    list_display = ("id", "source", "target", "mode", "badge", "reason", "created_at")
+    list_filter = ("state", "mode", "origin")
+    search_fields = ("id", "trace_id", "source", "target")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at", "-id")
+
+    @admin.display(description="state", ordering="state")
+    def badge(self, row: Handoff) -> SafeString:
+        return state_badge(row.state)
 
 
 @admin.register(Delta)

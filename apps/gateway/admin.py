@@ -8,6 +8,7 @@ from .models import (
     ApprovalRequest,
     Budget,
     Call,
+    CallTree,
     Grant,
     Halt,
     PlanStep,
@@ -27,6 +28,12 @@ class CallAdmin(ReadOnlyAdmin):
     @admin.display(description="state", ordering="state")
     def badge(self, row: Call) -> str:
         return state_badge(row.state)
+
+
+@admin.register(CallTree)
+class CallTreeAdmin(ReadOnlyAdmin):
+    list_display = ["root_id", "handoffs"]
+    search_fields = ["=root_id"]
 
 
 @admin.register(Grant)
