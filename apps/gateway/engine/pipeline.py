@@ -20,12 +20,13 @@ from apps.gateway.models import (
     CallState,
     Reservation,
 )
+from apps.gateway.policies import problems_of
 from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 
 from . import asking, ledger
 from .decision import Decision
 from .sight import Sight, see
-from .stages import DECIDE, contract
+from .stages import DECIDE
 
 #: What deciding a call again may change on its row.
 DECIDED_FIELDS = (
@@ -215,7 +216,7 @@ def _check_output(request: CallRequest, output: Any) -> Any:
             f"The answer has {size} bytes; the limit is {request.max_output_bytes}.",
             permanent=True,
         )
-    problems = contract.problems_of(output, request.output_schema or {})
+    problems = problems_of(output, request.output_schema or {})
     if problems:
         raise OutputBroken(
             f"{request.capability} broke its output contract at {problems[0].path}: "

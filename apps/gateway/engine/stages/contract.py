@@ -1,18 +1,13 @@
 """Does the request match its contract?"""
 
 import logging
-from functools import lru_cache
 from typing import Any
 
-import jsonschema
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-
-from apps.common import canonical
 from apps.common.errors import FieldProblem
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import ContractBroken
 from apps.gateway.models import Strictness
+from apps.gateway.policies import problems_of
 from apps.gateway.ports import contracts
 
 logger = logging.getLogger(__name__)
@@ -70,16 +65,6 @@ def close(schema: dict[str, Any], hardened: bool) -> dict[str, Any]:
     return schema
 
 
-def problems_of(value: Any, schema: dict[str, Any]) -> list[FieldProblem]:
-    """List every place where a value breaks a JSON schema."""
-    validator = _validator(canonical.arguments(schema))
-    errors = sorted(validator.iter_errors(value), key=lambda error: error.json_path)
-    return [
-        FieldProblem(error.json_path, error.message[:300], _expected(error))
-        for error in errors
-    ]
-
-
 def depth_of(value: Any) -> int:
     """Count levels of nesting without recursing."""
     deepest, level = 0, [value]
@@ -94,14 +79,3 @@ def depth_of(value: Any) -> int:
             for child in (item.values() if isinstance(item, dict) else item)
         ]
     return deepest
-
-
-@lru_cache(maxsize=1024)
-def _validator(schema_text: str) -> Validator:
-    schema = canonical.loads(schema_text)
-    kind = validator_for(schema, default=jsonschema.Draft202012Validator)
-    return kind(schema)
-
-
-def _expected(error: jsonschema.ValidationError) -> str:
-    return f"{error.validator}: {error.validator_value}"[:200]
