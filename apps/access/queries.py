@@ -4,7 +4,7 @@ import hashlib
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from apps.common import clock
 from apps.common.errors import NotFound, Unauthenticated
@@ -114,3 +114,12 @@ def workspaces_of(principal: Principal) -> QuerySet[Workspace]:
             "slug"
         )
     return Workspace.objects.filter(principal=principal)
+
+
+def find_principal(ident: str) -> Principal | None:
+    """Find a principal by its own id or by its user's."""
+    try:
+        key = UUID(ident)
+    except ValueError:
+        return None
+    return Principal.objects.filter(Q(id=key) | Q(user_id=key)).first()

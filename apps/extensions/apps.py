@@ -12,11 +12,13 @@ class ExtensionsConfig(AppConfig):
         from . import ports
         from .adapters import sandbox
         from .adapters.native import NativeRuntime
+        from .adapters.package import TextRuntime
         from .adapters.scripts import ScriptRuntime
         from .engine import builtin
 
         ports.isolations.plug("sandbox", sandbox.isolation)
         ports.plug_runtime(ports.Transport.NATIVE, NativeRuntime())
         ports.plug_runtime(ports.Transport.SCRIPT, ScriptRuntime())
+        ports.plug_runtime(ports.Transport.TEXT, TextRuntime())
         for tool in builtin.TOOLS:
             ports.native_tools.register(tool)

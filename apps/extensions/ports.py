@@ -327,6 +327,9 @@ class Session:
 #: Finds a session by its id; None when there is no such session.
 sessions: Socket[Callable[[str], Session | None]] = Socket("sessions")
 
+#: Finds a principal's newest session, for an example that works.
+own_sessions: Socket[Callable[[UUID], Session | None]] = Socket("own_sessions")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependent:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Count, Prefetch, QuerySet
 
 from apps.access.models import Principal, PrincipalKind
 from apps.common.errors import NotFound
@@ -13,10 +13,12 @@ from .models import (
     ApprovalRequest,
     ApprovalState,
     Call,
+    CallState,
     Grant,
     Halt,
     PlanStep,
 )
+from .ports import CallKind
 
 #: How many alike approvals within a week make a grant worth suggesting.
 ALIKE = 3
@@ -118,3 +120,35 @@ def grants(principal: Principal) -> QuerySet[Grant]:
     if principal.kind == PrincipalKind.HUMAN and not mine.query.is_empty():
         mine = mine | Grant.objects.filter(workspace__isnull=True)
     return mine.select_related("principal", "workspace").order_by("-id")
+
+
+def calls_in_flight(extension_id: str) -> QuerySet[Call]:
+    """Return an extension's calls that have started and not ended."""
+    return Call.objects.filter(
+        state=CallState.EXECUTING,
+        kind=CallKind.TOOL,
+        capability__startswith=f"{extension_id}/",
+    ).order_by("id")
+
+
+def tool_calls_since(extension_ids: list[str], since: datetime) -> dict[str, int]:
+    """Count each extension's calls since a moment, refused ones too."""
+    counted = dict.fromkeys(extension_ids, 0)
+    names = Call.objects.filter(kind=CallKind.TOOL, created_at__gte=since)
+    for name, count in (
+        names.values_list("capability").annotate(n=Count("id")).order_by("capability")
+    ):
+        ext_id = name.partition("/")[0]
+        if ext_id in counted:
+            counted[ext_id] += count
+    return counted
+
+
+def grants_naming(extension_id: str) -> list[Grant]:
+    """Return live grants that name this extension."""
+    live = Grant.objects.filter(revoked_at__isnull=True, kind=CallKind.TOOL)
+    return [
+        grant
+        for grant in live.order_by("id")
+        if any(name.startswith(f"{extension_id}/") for name in grant.capabilities)
+    ]

@@ -21,6 +21,10 @@ Files = dict[str, bytes]
 _FILE_MODE, _FOLDER_MODE = 0o444, 0o555
 
 
+class PackageChanged(ToolMisconfigured):
+    """A kept package is no longer what its name says."""
+
+
 def digest_of(files: Files) -> str:
     """Hash names and contents: one changed byte or name is another package."""
     return canonical.digest(
@@ -52,8 +56,8 @@ def put(files: Files) -> str:
 
 
 def folder_of(digest: str) -> Path:
-    """Return a package's folder. Raises: ToolMisconfigured when it is not there,
-    or is no longer what its name says."""
+    """Return a package's folder. Raises: ToolMisconfigured when it is not there;
+    PackageChanged when it is no longer what its name says."""
     folder = _root() / digest
     if len(digest) != 64 or not folder.is_dir():
         raise ToolMisconfigured(
@@ -61,7 +65,7 @@ def folder_of(digest: str) -> Path:
             "install it again."
         )
     if digest_of(read(folder)) != digest:
-        raise ToolMisconfigured(
+        raise PackageChanged(
             f"The package {digest[:12]} was changed on disk; it is not run."
         )
     return folder

@@ -14,6 +14,7 @@ EXEMPT = frozenset(
         "command.halt",
         "command.resume",
         "extension.disable",
+        "extension.quarantine",
         "extension.revoke",
     }
 )

@@ -1,0 +1,80 @@
+"""What the extensions' floor asks of this one: whose session, and who depends on it."""
+
+from uuid import UUID
+
+from apps.agents import queries
+from apps.agents.errors import PinBroken
+from apps.agents.models import AgentProfile, Conversation, Turn
+from apps.common.errors import NotFound
+from apps.extensions.ports import Dependent, Session
+from apps.runs.models import Schedule, ScheduleState
+
+from .requests import scope_of
+
+#: More than a person reads on one page.
+SHOWN = 200
+
+
+def find_session(session_id: str) -> Session | None:
+    """A session is a conversation; its profile narrows what it may use."""
+    try:
+        key = UUID(session_id)
+    except ValueError:
+        return None
+    found = Conversation.objects.filter(id=key)
+    conversation = found.select_related("workspace", "principal", "profile").first()
+    return _session(conversation) if conversation else None
+
+
+def newest_session(principal_id: UUID) -> Session | None:
+    """Return the principal's conversation that was used last."""
+    found = Conversation.objects.filter(principal_id=principal_id).recent()
+    conversation = found.select_related("workspace", "principal", "profile").first()
+    return _session(conversation) if conversation else None
+
+
+def dependents(ext_id: str) -> list[Dependent]:
+    """Name the profiles, schedules and runs in flight that use an extension."""
+    profiles = [
+        profile
+        for profile in AgentProfile.objects.active().order_by("slug", "id")
+        if any(
+            str(name).partition("/")[0] == ext_id
+            for name in profile.allowed_capabilities
+        )
+    ]
+    slugs = sorted({profile.slug for profile in profiles})
+    schedules = Schedule.objects.filter(
+        payload__profile__in=slugs, state=ScheduleState.ACTIVE
+    ).order_by("next_at", "id")
+    turns = Turn.objects.open().filter(profile__in=profiles).order_by("id")
+    return [
+        *(Dependent(kind="profile", name=f"@{slug}") for slug in slugs),
+        *(
+            Dependent(kind="schedule", name=row.title or row.slug)
+            for row in schedules[:SHOWN]
+        ),
+        *(
+            Dependent(kind="run", name=str(turn.run_id or turn.id), detail="in flight")
+            for turn in turns[:SHOWN]
+        ),
+    ]
+
+
+def _session(conversation: Conversation) -> Session:
+    try:
+        resolved = queries.resolve_profile(
+            workspace=conversation.workspace,
+            principal=conversation.principal,
+            conversation=conversation,
+        )
+        scope = scope_of(resolved.profile)
+    except (PinBroken, NotFound):
+        # A session that no profile serves may use nothing.
+        scope = {"allowed": {}}
+    return Session(
+        session_id=str(conversation.id),
+        workspace_id=conversation.workspace_id,
+        principal_id=conversation.principal_id,
+        scope=scope,
+    )
