@@ -17,6 +17,7 @@ _FIXED = {
     "POLAR_VAULT_KEYS": "",
     "POLAR_WITNESS_DIR": "",
     "POLAR_SINK_FILE": "",
+    "POLAR_EXTENSIONS_DIR": "",
     "POLAR_UI_API_SECRET": "",
     "OPENAI_API_KEY": "",
     "ANTHROPIC_API_KEY": "",
