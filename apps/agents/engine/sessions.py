@@ -1,5 +1,6 @@
 """What the extensions' floor asks of this one: whose session, and who depends on it."""
 
+from typing import Any
 from uuid import UUID
 
 from apps.agents import queries
@@ -8,8 +9,6 @@ from apps.agents.models import AgentProfile, Conversation, Turn
 from apps.common.errors import NotFound
 from apps.extensions.ports import Dependent, Session
 from apps.runs.models import Schedule, ScheduleState
-
-from .requests import scope_of
 
 #: More than a person reads on one page.
 SHOWN = 200
@@ -68,7 +67,7 @@ def _session(conversation: Conversation) -> Session:
             principal=conversation.principal,
             conversation=conversation,
         )
-        scope = scope_of(resolved.profile)
+        scope = _scope_of(resolved.profile)
     except (PinBroken, NotFound):
         # A session that no profile serves may use nothing.
         scope = {"allowed": {}}
@@ -78,3 +77,12 @@ def _session(conversation: Conversation) -> Session:
         principal_id=conversation.principal_id,
         scope=scope,
     )
+
+
+def _scope_of(profile: AgentProfile) -> dict[str, Any]:
+    """Turn ["polar/clock.now", "web/*"] into a capability scope."""
+    allowed: dict[str, list[str]] = {}
+    for name in profile.allowed_capabilities:
+        extension, _, capability = str(name).partition("/")
+        allowed.setdefault(extension, []).append(capability or "*")
+    return {"allowed": allowed, "constraints": {}}
