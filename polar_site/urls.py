@@ -29,6 +29,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("apps.runs.urls")),
     path("", include("apps.providers.urls")),
     path("", include("apps.agents.urls")),
+    path("", include("apps.boards.urls")),
     path("", include("apps.channels.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", (_open_to_tokens(_api_patterns), _api_app, _api_namespace)),

@@ -125,8 +125,10 @@ def _column(found: QuerySet[Task], status: str, count: int, after: str) -> Colum
 
 def _parsed(cursor: str) -> tuple[int, UUID] | None:
     position, _, task_id = cursor.partition(".")
+    if len(position) > 18:
+        return None
     try:
-        return int(position[:18]), UUID(task_id)
+        return int(position), UUID(task_id)
     except ValueError:
         return None
 
