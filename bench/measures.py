@@ -9,13 +9,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 from django.db import connection, transaction
 
+from apps.agents import queries as agents_queries
 from apps.agents import services as agents
 from apps.agents.models import Turn
 from apps.audit import services as audit
-from apps.common import clock
+from apps.audit.engine import recording
+from apps.common import clock, statements
 from apps.common.actor import SYSTEM
 from apps.common.errors import Denied
 from apps.extensions import services as extensions
@@ -129,6 +132,46 @@ def fill_log(count: int) -> None:
         with transaction.atomic():
             for _ in range(min(1000, count - start)):
                 _record()
+
+
+def fill_history(count: int) -> None:
+    """Put sealed events there as if they had been recorded long ago, in bulk."""
+    draft = recording.Draft(
+        type="turn.answered",
+        actor=SYSTEM,
+        subject=("turn", uuid.uuid4().hex),
+        workspace_id=uuid.uuid4(),
+        run_id=None,
+        trace_id="",
+        decision="answered",
+        reason="",
+        data={"agent": "primary", "steps": 1, "servedBy": "scripted/scripted"},
+    )
+    epoch = audit.epoch()
+    for start in range(0, count, 1000):
+        traces = (f"{at // 4:032x}" for at in range(start, min(start + 1000, count)))
+        rows = [
+            recording.write(replace(draft, trace_id=trace), None, epoch, "")
+            for trace in traces
+        ]
+        with transaction.atomic():
+            statements.insert(*rows)
+    audit.seal_all()
+
+
+def trace(stand: Stand) -> list[Row]:
+    """Read one turn's trace, as the trace page does."""
+    [turn] = start_turns(stand, 1, "what is 2+3?")
+    _execute(turn)
+    check_answered([turn])
+
+    def read() -> float:
+        begun = time.perf_counter()
+        agents_queries.trace(trace_id=turn.trace_id, principal=stand.principal)
+        return time.perf_counter() - begun
+
+    took = [read() for _ in range(50)]
+    return [("one trace read, p50", statistics.median(took) * 1000, "ms")]
 
 
 def log(count: int) -> list[Row]:

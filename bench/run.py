@@ -13,7 +13,7 @@ from typing import Any
 
 from . import stand
 
-PARTS = ("turns", "threads", "tools", "log", "latency", "flight")
+PARTS = ("turns", "threads", "tools", "trace", "log", "latency", "flight")
 
 
 def options() -> argparse.Namespace:
@@ -51,13 +51,10 @@ def main() -> int:
 def measure(
     place: stand.Stand, chosen: argparse.Namespace, profile: cProfile.Profile | None
 ) -> list[tuple[str, float, str]]:
-    from apps.audit import services as audit
-
     from . import measures
 
     if chosen.history:
-        measures.fill_log(chosen.history)
-        audit.seal_all()
+        measures.fill_history(chosen.history)
     measures.turns(place, 5, 1, "hello", "warm-up")
     count, asked = chosen.turns, "what is 2+3?"
     parts: dict[str, Callable[[], list[Any]]] = {
@@ -69,6 +66,7 @@ def measure(
             place, count, 32, "hello", "answer, 32 at a time"
         ),
         "tools": lambda: measures.tool_calls(place, chosen.tools),
+        "trace": lambda: measures.trace(place),
         "log": lambda: measures.log(chosen.events),
         "latency": lambda: measures.start_latency(place, 30),
         "flight": lambda: measures.in_flight(place, chosen.flight, chosen.delay),

@@ -4,6 +4,9 @@ import hashlib
 import math
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.common import canonical
 from apps.common.errors import Invalid
@@ -83,3 +86,20 @@ def test_digest_of_text_is_its_sha256():
 
 def test_digest_of_a_value_is_that_of_its_canonical_text():
     assert canonical.digest({"b": 1, "a": 2}) == canonical.digest('{"a":2,"b":1}')
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]))
+SIMPLE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | WORDS,
+    lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner),
+)
+
+
+@given(SIMPLE)
+def test_any_value_is_written_as_the_reference_writes_it(value: object):
+    assert canonical.dumps(value) == rfc8785.dumps(value).decode()
+
+
+def test_half_a_surrogate_pair_is_refused():
+    with pytest.raises(Invalid):
+        canonical.dumps({"text": "\ud800"})

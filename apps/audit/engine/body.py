@@ -9,8 +9,9 @@ are checked without being parsed.
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from operator import add, le
 from typing import Any
 
 from apps.audit.models import Event
@@ -37,8 +38,8 @@ COLUMNS = (
     "workspace_id",
 )
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-#: The quotes of the edges when nothing is null.
-_HEAD_QUOTES, _TAIL_QUOTES = 14, 50
+#: The quotes of an event's edges when nothing is null.
+_EDGE_QUOTES = 14 + 50
 
 
 def write(columns: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -120,20 +121,23 @@ def line_sql(vendor: str) -> str:
     )
 
 
-def stands_between(text: str, head: str, tail: str, nulls: int) -> bool:
-    """Tell cheaply that the columns behind the edges say what the body says.
+def all_stand_between(
+    texts: Sequence[str], heads: Sequence[str], tails: Sequence[str], nulls: int
+) -> bool:
+    """Tell cheaply that the columns behind the edges say what the bodies say.
 
-    True is exact, because the edges hold no backslash and only the quotes that
-    keys and values need. False only means: look again with `repeats`.
+    True is exact: the edges hold no backslash and only the quotes that keys and
+    values need (no edge can have fewer, so their sum tells that none has more).
+    False only means: look again with `repeats`.
     """
+    edges = "".join(heads) + "".join(tails)
+    lengths = map(add, map(len, heads), map(len, tails))
     return (
-        text.startswith(head)
-        and text.endswith(tail)
-        and len(text) >= len(head) + len(tail)
-        and head.count('"') == _HEAD_QUOTES
-        and tail.count('"') == _TAIL_QUOTES - nulls
-        and "\\" not in head
-        and "\\" not in tail
+        all(map(str.startswith, texts, heads))
+        and all(map(str.endswith, texts, tails))
+        and all(map(le, lengths, map(len, texts)))
+        and edges.count('"') == _EDGE_QUOTES * len(texts) - nulls
+        and "\\" not in edges
     )
 
 

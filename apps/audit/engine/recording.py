@@ -53,6 +53,15 @@ def insert(draft: Draft) -> Event:
     payload = None if draft.payload is None else canonical.arguments(draft.payload)
     salt, payload_digest = ("", "") if payload is None else body.commit_payload(payload)
     run_seq, epoch = _place(draft.run_id)
+    event = write(draft, run_seq, epoch, payload_digest)
+    statements.insert(event)
+    if payload is not None:
+        statements.insert(Payload(event=event, salt=salt, text=payload))
+    return event
+
+
+def write(draft: Draft, run_seq: int | None, epoch: str, payload_digest: str) -> Event:
+    """Make the event's row, body and digest; nothing is stored yet."""
     event = Event(
         type=draft.type,
         actor_kind=draft.actor.kind,
@@ -72,9 +81,6 @@ def insert(draft: Draft) -> Event:
     )
     event.body = body.write(body.columns_of(event), draft.data)
     event.digest = merkle.leaf_hash(event.body.encode()).hex()
-    statements.insert(event)
-    if payload is not None:
-        statements.insert(Payload(event=event, salt=salt, text=payload))
     return event
 
 
