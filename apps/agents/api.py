@@ -5,15 +5,18 @@ from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest
-from ninja import Router, Status
+from ninja import Query, Router, Status
 
 from apps.access import queries as access
 from apps.access.models import Principal, Workspace
 from apps.access.policies import caller
 from apps.agents import queries, services
-from apps.agents.models import AgentProfile, Conversation, PinScope, Turn
+from apps.agents.engine import recursion
+from apps.agents.models import AgentProfile, Conversation, Handoff, PinScope, Turn
 from apps.agents.schemas import (
     EffectivePin,
+    HandoffPage,
+    HeatMapOut,
     OrchestrateIn,
     PinIn,
     PinOut,
@@ -24,7 +27,7 @@ from apps.agents.schemas import (
     TurnStarted,
 )
 from apps.common.errors import FieldProblem, Invalid, NotFound
-from apps.common.schemas import PROBLEMS
+from apps.common.schemas import PROBLEMS, Cursor, cut
 
 router = Router(tags=["agents"], by_alias=True)
 
@@ -154,6 +157,38 @@ def unpin_profile_for_scope(
     key = _key(principal, workspace, scope, scope_id)
     services.unpin(by=principal, scope=scope, key=key, workspace=workspace)
     return Status(204, None)
+
+
+@router.get(
+    "/recursion", response={200: HeatMapOut} | PROBLEMS, operation_id="getRecursionMap"
+)
+def get_recursion_map(
+    request: HttpRequest,
+    root_id: UUID | None = None,
+    hours: int = Query(24, ge=1, le=720),
+) -> dict[str, Any]:
+    """Count turns by agent and depth and handoffs by edge, from the audit log."""
+    principal = caller(request, "runs:read").principal
+    if root_id:
+        return recursion.of_root(root_id=root_id, principal=principal).as_dict()
+    return recursion.of_window(hours=hours, principal=principal).as_dict()
+
+
+@router.get(
+    "/handoffs",
+    response={200: HandoffPage} | PROBLEMS,
+    operation_id="listHandoffTelemetry",
+)
+def list_handoffs(
+    request: HttpRequest, page: Query[Cursor], trace_id: str = ""
+) -> dict[str, Any]:
+    """List handoffs with how they ended and what was adjusted, newest first."""
+    principal = caller(request, "runs:read").principal
+    rows = Handoff.objects.visible_to(principal)
+    if trace_id:
+        rows = rows.filter(trace_id=trace_id)
+    items, following = cut(rows, page)
+    return {"items": items, "next_cursor": following}
 
 
 def _session(principal: Principal, session_id: UUID | None) -> Conversation:

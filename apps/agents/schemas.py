@@ -108,3 +108,51 @@ class EffectivePin(Out):
     profile_id: UUID
     version: int
     source: str
+
+
+class HandoffOut(Out):
+    id: UUID
+    created_at: datetime
+    finished_at: datetime | None
+    trace_id: str
+    root_id: UUID
+    source: str
+    target: str
+    mode: str
+    depth: int
+    state: str
+    reason: str
+    adjustments: list[dict[str, Any]]
+    duration_ms: int
+    micros: int
+    origin: str
+
+
+class HandoffPage(Out):
+    items: list[HandoffOut]
+    next_cursor: str
+
+
+class DepthOut(Out):
+    agent: str
+    depth: int
+    turns: int
+
+
+class EdgeOut(Out):
+    source: str
+    target: str
+    handoffs: int
+    cut: int
+
+
+class HeatMapOut(Out):
+    root_id: str
+    trace_id: str
+    trees: int
+    turns: int
+    handoffs: int
+    refused: int
+    is_cut_off: bool
+    by_depth: list[DepthOut]
+    by_edge: list[EdgeOut]

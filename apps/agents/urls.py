@@ -6,5 +6,6 @@ app_name = "agents"
 
 urlpatterns = [
     path("agents/", views.agent_list, name="list"),
+    path("recursion/", views.recursion_map, name="recursion"),
     path("traces/<str:trace_id>/", views.trace, name="trace"),
 ]

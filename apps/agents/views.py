@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -9,14 +10,17 @@ from django.views.decorators.http import require_GET
 
 from apps.access import services as access
 from apps.access.models import Principal, User
-from apps.agents.engine import waterfall
+from apps.agents.engine import recursion, waterfall
 from apps.agents.models import AgentProfile, Turn
 from apps.audit.models import Event
 from apps.common import pages
+from apps.common.errors import NotFound
 from apps.gateway.models import Call, CallKind, CallState
 
 #: How many events stand beside a trace; the rest are in the audit log.
 EVENTS_SHOWN = 40
+#: What the heat map looks back over. Units: hours.
+WINDOWS = (24, 168, 720)
 
 
 def principal_of(request: HttpRequest) -> Principal:
@@ -29,6 +33,30 @@ def agent_list(request: HttpRequest) -> HttpResponse:
     profiles = AgentProfile.objects.visible_to(principal_of(request))
     profiles = profiles.select_related("workspace", "pinned_model__provider")
     return render(request, "agents/list.html", {"profiles": profiles.order_by("slug")})
+
+
+@require_GET
+def recursion_map(request: HttpRequest) -> HttpResponse:
+    """The heat map of one root, or of the last hours."""
+    principal, root = principal_of(request), request.GET.get("root", "")
+    hours = _hours(request.GET.get("hours", ""))
+    if root:
+        drawn = recursion.of_root(root_id=_uuid(root), principal=principal)
+    else:
+        drawn = recursion.of_window(hours=hours, principal=principal)
+    context = {"map": drawn, "hours": hours, "windows": WINDOWS}
+    return render(request, "agents/recursion.html", context)
+
+
+def _hours(asked: str) -> int:
+    return int(asked) if asked in map(str, WINDOWS) else WINDOWS[0]
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound("There is no such run.") from None
 
 
 @require_GET

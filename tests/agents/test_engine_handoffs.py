@@ -1,5 +1,6 @@
 """Agents hand work to one another: within bounds, in order, through the gateway."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,9 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.test import Client
 
+from apps.access import services as access
+from apps.access.models import User
 from apps.agents import services as agents
-from apps.agents.engine import handoffs, proposal, reach
+from apps.agents.engine import handoffs, proposal, reach, recursion
 from apps.agents.models import (
     AgentProfile,
     Conversation,
@@ -19,6 +24,7 @@ from apps.agents.models import (
 )
 from apps.audit.models import Event
 from apps.common import clock
+from apps.common.errors import NotFound
 from apps.gateway.models import Call, Setting
 from apps.providers import services as providers
 from apps.providers.ports import ToolCall
@@ -436,3 +442,45 @@ def test_agent_without_targets_is_offered_no_handoff(
 
     assert "handoff" not in [tool.name for tool in cast.requests[0].tools]
     assert handoffs.targets_of(Turn.objects.get()) == []
+
+
+def test_heat_map_counts_what_the_model_was_asked(circle: Cast, ask: Any) -> None:
+    limit(max_turns_per_root=50)
+    turn = ask("loop")
+    work()
+
+    drawn = recursion.of_root(root_id=turn.run_id, principal=turn.principal)
+
+    assert drawn.depths == Counter(circle.asked)
+    assert drawn.handoffs == 49
+    assert drawn.refused > 0
+    assert len(drawn.dots) == 50
+
+
+def test_heat_map_of_a_stranger_is_empty(circle: Cast, ask: Any, charlie: User) -> None:
+    limit(max_depth=1)
+    turn = ask("loop")
+    work()
+    stranger = access.principal_for_user(user=charlie)
+
+    assert recursion.of_window(hours=24, principal=stranger).turns == 0
+    with pytest.raises(NotFound):
+        recursion.of_root(root_id=turn.run_id, principal=stranger)
+
+
+def test_heat_map_has_a_page_an_answer_and_a_command(
+    circle: Cast, ask: Any, client: Client, alice: User, capsys: Any
+) -> None:
+    limit(max_depth=2)
+    turn = ask("loop")
+    work()
+    client.force_login(alice)
+
+    page = client.get("/recursion/", {"root": str(turn.run_id)})
+    api = client.get("/api/v1/recursion", {"rootId": str(turn.run_id)})
+    call_command("agents", "recursion", root=turn.run_id, json=True)
+
+    assert b"13 turns in 1 tree" in page.content
+    assert api.json()["turns"] == json.loads(capsys.readouterr().out)["turns"] == 13
+    handoffs_ = client.get("/api/v1/handoffs").json()["items"]
+    assert {each["state"] for each in handoffs_} == {"truncated", "refused"}
