@@ -95,6 +95,8 @@ class Arrival(TypedDict, total=False):
     reply_run_kind: str
     labels: frozenset[str]
     origin: str
+    #: The run that waits for this turn to end.
+    parent_run: Run | None
 
 
 @transaction.atomic
@@ -131,6 +133,7 @@ def start_turn(
         trace_id=trace_id,
         serial_key=f"conversation:{conversation.id}",
         origin=arrival.get("origin", "real"),
+        parent=arrival.get("parent_run"),
     )
     turn = Turn(
         id=turn_id,

@@ -1,15 +1,38 @@
 """Runs, schedules and dead letters over the API."""
 
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Query, Router
+from ninja import Query, Router, Status
 
 from apps.access.policies import caller
+from apps.access.queries import default_workspace
 from apps.common.schemas import PROBLEMS, Cursor, cut
-from apps.runs import queries, services
-from apps.runs.models import Run, Schedule
-from apps.runs.schemas import DeadLetterIn, ReasonIn, RunOut, RunPage, ScheduleOut
+from apps.gateway.models import Call
+from apps.runs import policies, queries, services
+from apps.runs.models import Proposal, Run, Schedule, Slot
+from apps.runs.schemas import (
+    AutomationChange,
+    AutomationIn,
+    BulkIn,
+    BulkOut,
+    DeadLetterIn,
+    DecisionIn,
+    EffectOut,
+    EffectVerdictIn,
+    ProposalOut,
+    ReasonIn,
+    RunOut,
+    RunPage,
+    ScheduleOut,
+    SlotOut,
+    StateIn,
+    TrialOut,
+)
+
+#: Fields of a schedule that may be emptied.
+MAY_BE_NOTHING = frozenset({"quiet_from", "quiet_to", "daily_cap"})
 
 router = Router(tags=["runs"], by_alias=True)
 
@@ -49,9 +72,181 @@ def cancel_run(request: HttpRequest, run_id: UUID, body: ReasonIn) -> Run:
     response={200: list[ScheduleOut]} | PROBLEMS,
     operation_id="listSchedules",
 )
+@router.get(
+    "/automations",
+    response={200: list[ScheduleOut]} | PROBLEMS,
+    operation_id="listAutomations",
+)
 def list_schedules(request: HttpRequest) -> list[Schedule]:
     auth = caller(request, "runs:read")
     return queries.schedules(principal=auth.principal)
+
+
+@router.post(
+    "/automations",
+    response={201: ScheduleOut} | PROBLEMS,
+    operation_id="createAutomation",
+)
+def create_automation(request: HttpRequest, body: AutomationIn) -> Status[Schedule]:
+    auth = caller(request, "runs:write")
+    return Status(201, services.create_automation(by=auth.principal, **_planned(body)))
+
+
+@router.post(
+    "/automations/try",
+    response={200: TrialOut} | PROBLEMS,
+    operation_id="tryAutomation",
+)
+def try_automation(request: HttpRequest, body: AutomationIn) -> services.Trial:
+    """Say what an automation would do. Plans and sends nothing."""
+    auth = caller(request, "runs:read")
+    policies.check_may_plan(auth.principal, default_workspace())
+    services.check_plannable(body.run_kind)
+    return services.try_out(schedule=services.build(auth.principal, **_planned(body)))
+
+
+@router.get(
+    "/schedules/{schedule_id}",
+    response={200: ScheduleOut} | PROBLEMS,
+    operation_id="getSchedule",
+)
+def get_schedule(request: HttpRequest, schedule_id: UUID) -> Schedule:
+    auth = caller(request, "runs:read")
+    return queries.get_schedule(schedule_id, principal=auth.principal)
+
+
+@router.patch(
+    "/automations/{schedule_id}",
+    response={200: ScheduleOut} | PROBLEMS,
+    operation_id="updateAutomation",
+)
+def update_automation(
+    request: HttpRequest, schedule_id: UUID, body: AutomationChange
+) -> Schedule:
+    auth = caller(request, "runs:write")
+    given = body.model_dump(exclude_unset=True)
+    changes = {
+        name: value
+        for name, value in given.items()
+        if value is not None or name in MAY_BE_NOTHING
+    }
+    return services.update_schedule(
+        by=auth.principal, schedule_id=schedule_id, **changes
+    )
+
+
+@router.post(
+    "/automations/{schedule_id}/state",
+    response={200: ScheduleOut} | PROBLEMS,
+    operation_id="setAutomationState",
+)
+def set_automation_state(
+    request: HttpRequest, schedule_id: UUID, body: StateIn
+) -> Schedule:
+    auth = caller(request, "runs:write")
+    return services.set_schedule_state(
+        by=auth.principal,
+        schedule_id=schedule_id,
+        state=body.state,
+        reason=body.reason,
+    )
+
+
+@router.post(
+    "/automations/{schedule_id}/run",
+    response={202: RunOut} | PROBLEMS,
+    operation_id="runAutomationNow",
+)
+def run_automation(
+    request: HttpRequest, schedule_id: UUID, body: ReasonIn
+) -> Status[Run]:
+    auth = caller(request, "runs:write")
+    run = services.run_now(
+        by=auth.principal, schedule_id=schedule_id, reason=body.reason
+    )
+    return Status(202, run)
+
+
+@router.get(
+    "/automations/{schedule_id}/try",
+    response={200: TrialOut} | PROBLEMS,
+    operation_id="dryRunAutomation",
+)
+def dry_run(request: HttpRequest, schedule_id: UUID) -> services.Trial:
+    """Say what an automation would do next. Sends nothing."""
+    auth = caller(request, "runs:read")
+    schedule = queries.get_schedule(schedule_id, principal=auth.principal)
+    return services.try_out(schedule=schedule)
+
+
+@router.get(
+    "/schedules/{schedule_id}/slots",
+    response={200: list[SlotOut]} | PROBLEMS,
+    operation_id="listSlots",
+)
+def list_slots(request: HttpRequest, schedule_id: UUID) -> list[Slot]:
+    """The newest slots, oldest first: fired, missed and skipped."""
+    auth = caller(request, "runs:read")
+    schedule = queries.get_schedule(schedule_id, principal=auth.principal)
+    return queries.newest_slots([schedule], limit=200)[schedule.id]
+
+
+@router.get(
+    "/automation-proposals",
+    response={200: list[ProposalOut]} | PROBLEMS,
+    operation_id="listAutomationProposals",
+)
+def list_proposals(request: HttpRequest) -> list[Proposal]:
+    auth = caller(request, "runs:read")
+    return queries.open_proposals(principal=auth.principal)
+
+
+@router.post(
+    "/automation-proposals/{proposal_id}",
+    response={200: ProposalOut} | PROBLEMS,
+    operation_id="decideAutomationProposal",
+)
+def decide_proposal(
+    request: HttpRequest, proposal_id: UUID, body: DecisionIn
+) -> Proposal:
+    auth = caller(request, "runs:write")
+    return services.decide_proposal(
+        by=auth.principal,
+        proposal_id=proposal_id,
+        approve=body.approve,
+        reason=body.reason,
+    )
+
+
+@router.get(
+    "/runs/{run_id}/effects",
+    response={200: list[EffectOut]} | PROBLEMS,
+    operation_id="listEffects",
+)
+def list_effects(request: HttpRequest, run_id: UUID) -> list[Call]:
+    """What a run did to the world, or may have done."""
+    auth = caller(request, "runs:read")
+    run = queries.get_run(run_id, principal=auth.principal)
+    return queries.effects_of([run], auth.principal)[run.id]
+
+
+@router.post(
+    "/runs/{run_id}/effects/{call_id}",
+    response={200: EffectOut} | PROBLEMS,
+    operation_id="settleEffect",
+)
+def settle_effect(
+    request: HttpRequest, run_id: UUID, call_id: UUID, body: EffectVerdictIn
+) -> Call:
+    """Say of an effect in doubt: happened, did_not_happen, or retry."""
+    auth = caller(request, "runs:write")
+    return services.settle_effect(
+        by=auth.principal,
+        run_id=run_id,
+        call_id=call_id,
+        verdict=body.verdict,
+        reason=body.reason,
+    )
 
 
 @router.get(
@@ -65,6 +260,23 @@ def list_dead_letters(request: HttpRequest) -> list[Run]:
 
 
 @router.post(
+    "/dead-letters",
+    response={200: BulkOut} | PROBLEMS,
+    operation_id="actOnDeadLetters",
+)
+def act_on_dead_letters(request: HttpRequest, body: BulkIn) -> services.Progress:
+    """Act on the oldest that match; ask again while `left` falls."""
+    auth = caller(request, "runs:write")
+    return services.act_on_matching(
+        by=auth.principal,
+        which=services.Filter(body.reason_code, body.kind, body.before),
+        action=body.action,
+        reason=body.reason,
+        limit=body.limit,
+    )
+
+
+@router.post(
     "/dead-letters/{run_id}",
     response={200: RunOut} | PROBLEMS,
     operation_id="actOnDeadLetter",
@@ -74,3 +286,10 @@ def act_on_dead_letter(request: HttpRequest, run_id: UUID, body: DeadLetterIn) -
     return services.act_on_dead_letter(
         by=auth.principal, run_id=run_id, action=body.action, reason=body.reason
     )
+
+
+def _planned(body: AutomationIn) -> dict[str, Any]:
+    """Put a body into the words of the services."""
+    values = body.model_dump()
+    when = (values.pop("kind"), values.pop("expression"))
+    return {**values, "workspace": default_workspace(), "when": when}

@@ -76,6 +76,11 @@ def dead_letters_like(
     return runs.filter(**{name: value for name, value in given.items() if value})
 
 
+def dead_letter_kinds(*, principal: Principal) -> list[str]:
+    letters = Run.objects.visible_to(principal).dead_letters()
+    return list(letters.order_by("kind").values_list("kind", flat=True).distinct())
+
+
 def effects_of(
     runs: Iterable[Run], principal: Principal
 ) -> dict[uuid.UUID, list[Call]]:

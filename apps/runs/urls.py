@@ -12,4 +12,22 @@ urlpatterns = [
     path("runs/<uuid:run_id>/", views.detail, name="detail"),
     path("runs/<uuid:run_id>/cancel/", views.cancel, name="cancel"),
     path("runs/<uuid:run_id>/act/", views.act, name="act"),
+    path(
+        "runs/<uuid:run_id>/effects/<uuid:call_id>/",
+        views.settle_effect,
+        name="settle_effect",
+    ),
+    path("runs/dead-letters/act/", views.act_on_matching, name="act_on_matching"),
+    path("schedules/", views.schedules, name="schedules"),
+    path("schedules/new/", views.edit_schedule, name="new_schedule"),
+    path("schedules/<uuid:schedule_id>/", views.schedule, name="schedule"),
+    path(
+        "schedules/<uuid:schedule_id>/edit/", views.edit_schedule, name="edit_schedule"
+    ),
+    path(
+        "schedules/<uuid:schedule_id>/steer/",
+        views.steer_schedule,
+        name="steer_schedule",
+    ),
+    path("schedules/proposals/<uuid:proposal_id>/", views.proposal, name="proposal"),
 ]

@@ -1,20 +1,39 @@
 """Runs for people: the list, the dead letters, one run, and the home panel."""
 
 import re
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+)
 
 from apps.access import services as access
 from apps.access.models import Principal, User
+from apps.access.queries import default_workspace
 from apps.common import pages
 from apps.common.errors import PolarError
-from apps.runs import queries, services
-from apps.runs.models import CANCELLABLE, SETTLED, WAITING, Run, RunQuerySet, State
+from apps.runs import policies, queries, services
+from apps.runs.forms import ScheduleForm, form_of
+from apps.runs.models import (
+    CANCELLABLE,
+    SETTLED,
+    WAITING,
+    Reason,
+    Run,
+    RunQuerySet,
+    Schedule,
+    ScheduleState,
+    Slot,
+    State,
+)
+from apps.runs.ports import Planned, plannable
 
 #: What the filter offers, each a set of states.
 GROUPS = {
@@ -26,6 +45,7 @@ GROUPS = {
 }
 #: How many runs the home panel shows.
 SHOWN = 5
+STEERED = {"pause": ScheduleState.PAUSED, "resume": ScheduleState.ACTIVE}
 TRACE = re.compile(r"\A[0-9a-f]{32}\Z")
 
 
@@ -53,14 +73,30 @@ def run_list(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def dead_letters(request: HttpRequest) -> HttpResponse:
-    page = pages.keyset(_visible(request).dead_letters(), request.GET)
-    return render(request, "runs/dead_letters.html", {"page": page})
+    principal = principal_of(request)
+    which = {name: request.GET.get(name, "")[:64] for name in ("reason", "kind")}
+    matching = queries.dead_letters_like(
+        principal=principal, reason=which["reason"], kind=which["kind"]
+    )
+    page = pages.keyset(matching.select_related("principal"), request.GET)
+    effects = queries.effects_of(page.rows, principal)
+    context = {
+        "page": page,
+        "rows": [(run, effects[run.id]) for run in page.rows],
+        "which": which,
+        "matching": matching.count(),
+        "reasons": Reason.values,
+        "kinds": queries.dead_letter_kinds(principal=principal),
+        "bulk": services.BULK,
+    }
+    return render(request, "runs/dead_letters.html", context)
 
 
 @require_GET
 def detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
     run = queries.get_run(run_id, principal=principal_of(request))
     context = {
+        "effects": queries.effects_of([run], principal_of(request))[run.id],
         "run": run,
         "may_cancel": run.state in CANCELLABLE,
         "is_dead": run.state == State.DEAD_LETTER,
@@ -132,6 +168,212 @@ def act(request: HttpRequest, run_id: UUID) -> HttpResponse:
     except PolarError as error:
         messages.error(request, f"Not done: {error.detail} ({error.code})")
     return HttpResponseRedirect(reverse("runs:dead_letters"))
+
+
+@require_POST
+def act_on_matching(request: HttpRequest) -> HttpResponse:
+    """Act on the oldest dead letters that match the filter, a bounded many."""
+    which = {name: request.POST.get(name, "")[:64] for name in ("reason_code", "kind")}
+    try:
+        progress = services.act_on_matching(
+            by=principal_of(request),
+            which=services.Filter(which["reason_code"], which["kind"]),
+            action=request.POST.get("action", ""),
+            reason=request.POST.get("reason", ""),
+        )
+        for refused in progress.refused[:3]:
+            messages.error(request, f"Not done: {refused}")
+        more = f" {progress.left} still match; press again." if progress.left else ""
+        messages.success(request, f"{progress.done} done.{more}")
+    except PolarError as error:
+        messages.error(request, f"Not done: {error.detail} ({error.code})")
+    query = urlencode({"reason": which["reason_code"], "kind": which["kind"]})
+    return HttpResponseRedirect(f"{reverse('runs:dead_letters')}?{query}")
+
+
+@require_POST
+def settle_effect(request: HttpRequest, run_id: UUID, call_id: UUID) -> HttpResponse:
+    """Take the operator's word for an effect in doubt."""
+    try:
+        services.settle_effect(
+            by=principal_of(request),
+            run_id=run_id,
+            call_id=call_id,
+            verdict=request.POST.get("verdict", ""),
+            reason=request.POST.get("reason", ""),
+        )
+        messages.success(request, "Settled. The run goes on.")
+    except PolarError as error:
+        messages.error(request, f"Not settled: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("runs:detail", args=[run_id]))
+
+
+# --- schedules
+
+
+@require_GET
+def schedules(request: HttpRequest) -> HttpResponse:
+    principal = principal_of(request)
+    rows = queries.schedules(principal=principal)
+    slots = queries.newest_slots(rows)
+    context = {
+        "rows": [_as_row(schedule, slots[schedule.id]) for schedule in rows],
+        "proposals": queries.open_proposals(principal=principal),
+    }
+    return render(request, "runs/schedules.html", context)
+
+
+@require_GET
+def schedule(request: HttpRequest, schedule_id: UUID) -> HttpResponse:
+    """One schedule: what it does, what became of its moments, what comes next."""
+    found = queries.get_schedule(schedule_id, principal=principal_of(request))
+    slots = queries.newest_slots([found], limit=60)[found.id]
+    context = {**_as_row(found, slots), "slots": slots[::-1]}
+    try:
+        context["trial"] = services.try_out(schedule=found)
+    except PolarError as error:
+        context["problem"] = error
+    return render(request, "runs/schedule.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def edit_schedule(
+    request: HttpRequest, schedule_id: UUID | None = None
+) -> HttpResponse:
+    """The form of a new or known schedule; a dry run shows what it would do."""
+    principal = principal_of(request)
+    known = (
+        queries.get_schedule(schedule_id, principal=principal) if schedule_id else None
+    )
+    kinds = plannable.all()
+    planned = plannable.find(known.run_kind) if known else kinds[0] if kinds else None
+    context: dict[str, object] = {"schedule": known, "kinds": kinds}
+    if request.method == "GET":
+        context["form"] = form_of(known) if known else ScheduleForm(planned=planned)
+        return render(request, "runs/schedule_form.html", context)
+    form = ScheduleForm(request.POST, planned=planned)
+    context["form"] = form
+    if form.is_valid() and (known or planned):
+        try:
+            if "try" in request.POST:
+                context["trial"] = services.try_out(
+                    schedule=_tried(principal, form, known, planned)
+                )
+            else:
+                saved = _save(principal, form, known, planned)
+                messages.success(request, f"Saved: {services.words_of(saved)}.")
+                return HttpResponseRedirect(reverse("runs:schedule", args=[saved.id]))
+        except PolarError as error:
+            _show(form, error)
+    status = 200 if "trial" in context else 422
+    return render(request, "runs/schedule_form.html", context, status=status)
+
+
+@require_POST
+def steer_schedule(request: HttpRequest, schedule_id: UUID) -> HttpResponse:
+    """Pause, resume or run a schedule now."""
+    principal, verb = principal_of(request), request.POST.get("verb", "")
+    try:
+        if verb == "run":
+            run = services.run_now(by=principal, schedule_id=schedule_id)
+            messages.success(request, f"Started run {run.id.hex[-6:]}.")
+        elif verb in STEERED:
+            services.set_schedule_state(
+                by=principal,
+                schedule_id=schedule_id,
+                state=STEERED[verb],
+                reason=request.POST.get("reason", "").strip() or "at the desk",
+            )
+            messages.success(request, f"The schedule is {STEERED[verb]}.")
+        else:
+            messages.error(request, "Say what to do: pause, resume or run.")
+    except PolarError as error:
+        messages.error(request, f"Not done: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("runs:schedule", args=[schedule_id]))
+
+
+@require_http_methods(["GET", "POST"])
+def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
+    """What an agent would like to happen on a schedule, and the decision."""
+    principal = principal_of(request)
+    found = queries.get_proposal(proposal_id, principal=principal)
+    if request.method == "POST":
+        approve = request.POST.get("decision") == "approve"
+        try:
+            services.decide_proposal(
+                by=principal,
+                proposal_id=proposal_id,
+                approve=approve,
+                reason=request.POST.get("reason", ""),
+            )
+            messages.success(
+                request, "Approved: it is planned." if approve else "Rejected."
+            )
+        except PolarError as error:
+            messages.error(request, f"Not decided: {error.detail} ({error.code})")
+        return HttpResponseRedirect(reverse("runs:proposal", args=[proposal_id]))
+    context: dict[str, object] = {"proposal": found}
+    try:
+        context["trial"] = services.try_out(schedule=services.draft_of(found))
+    except PolarError as error:
+        context["problem"] = error
+    return render(request, "runs/proposal.html", context)
+
+
+def _as_row(schedule: Schedule, slots: list[Slot]) -> dict[str, object]:
+    done = [slot for slot in slots if slot.outcome]
+    return {
+        "schedule": schedule,
+        "words": services.words_of(schedule),
+        "strip": services.strip_of(schedule, slots),
+        "last": done[-1] if done else None,
+        "gaps": sum(slot.state != "fired" for slot in slots),
+    }
+
+
+def _tried(
+    by: Principal, form: ScheduleForm, known: Schedule | None, planned: Planned | None
+) -> Schedule:
+    values = form.values()
+    slug, when = values.pop("slug"), (values.pop("kind"), values.pop("expression"))
+    workspace = known.workspace if known else default_workspace()
+    run_kind = known.run_kind if known else planned.kind if planned else ""
+    if known:
+        values = {"payload": known.payload, **values, "principal": known.principal}
+    policies.check_may_plan(by, workspace)
+    return services.build(by, workspace, slug, when, run_kind, **values)
+
+
+def _save(
+    by: Principal, form: ScheduleForm, known: Schedule | None, planned: Planned | None
+) -> Schedule:
+    values = form.values()
+    slug = values.pop("slug")
+    if known is not None:
+        return services.update_schedule(
+            by=by,
+            schedule_id=known.id,
+            expected_version=form.cleaned_data["expected_version"] or known.version,
+            **values,
+        )
+    assert planned is not None
+    return services.create_automation(
+        by=by,
+        workspace=default_workspace(),
+        slug=slug,
+        when=(values.pop("kind"), values.pop("expression")),
+        run_kind=planned.kind,
+        **values,
+    )
+
+
+def _show(form: ScheduleForm, error: PolarError) -> None:
+    """Put a refusal beside the field that it names, or above the form."""
+    for field in error.fields:
+        name = field.path.replace("payload.", "payload-")
+        if name in form.fields:
+            form.add_error(name, f"{field.problem}: expected {field.expected}")
+    form.add_error(None, error.detail)
 
 
 def _visible(request: HttpRequest) -> RunQuerySet:

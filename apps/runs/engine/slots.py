@@ -104,7 +104,7 @@ def zone_of(name: str) -> ZoneInfo:
     """Raises: BadSchedule."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         raise BadSchedule(f"Unknown time zone {name!r}.") from None
 
 

@@ -21,6 +21,7 @@ from apps.runs.engine.delivery import Verdict as Verdict
 from apps.runs.engine.sweep import Swept, ring_for_overdue, sweep
 from apps.runs.models import CANCELLABLE, LIFECYCLE, WAITING, Run, Schedule, State
 from apps.runs.services import letters, schedules
+from apps.runs.services.letters import BULK as BULK
 from apps.runs.services.letters import Filter as Filter
 from apps.runs.services.letters import Progress as Progress
 from apps.runs.services.letters import act_on_dead_letter as act_on_dead_letter
@@ -28,7 +29,9 @@ from apps.runs.services.letters import act_on_dead_letters as act_on_dead_letter
 from apps.runs.services.letters import act_on_matching as act_on_matching
 from apps.runs.services.letters import settle_effect as settle_effect
 from apps.runs.services.proposals import automation_principal as automation_principal
+from apps.runs.services.proposals import check_plannable as check_plannable
 from apps.runs.services.proposals import check_slug as check_slug
+from apps.runs.services.proposals import create_automation as create_automation
 from apps.runs.services.proposals import decide_proposal as decide_proposal
 from apps.runs.services.proposals import draft_of as draft_of
 from apps.runs.services.proposals import propose_automation as propose_automation
@@ -38,8 +41,10 @@ from apps.runs.services.schedules import build as build
 from apps.runs.services.schedules import create_schedule as create_schedule
 from apps.runs.services.schedules import run_now as run_now
 from apps.runs.services.schedules import set_schedule_state as set_schedule_state
+from apps.runs.services.schedules import strip_of as strip_of
 from apps.runs.services.schedules import try_out as try_out
 from apps.runs.services.schedules import update_schedule as update_schedule
+from apps.runs.services.schedules import words_of as words_of
 
 
 class Options(TypedDict, total=False):

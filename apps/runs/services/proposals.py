@@ -6,7 +6,7 @@ is exactly what was shown; the schedule acts for its own automation principal.
 
 import re
 import uuid
-from typing import Any
+from typing import Any, Unpack
 
 from django.db import IntegrityError, transaction
 
@@ -17,6 +17,7 @@ from apps.common import clock, ids
 from apps.common.errors import Conflict, Denied, FieldProblem, Invalid, NotFound
 from apps.runs import policies
 from apps.runs.models import PROPOSAL_LIFECYCLE, Proposal, ProposalState, Schedule
+from apps.runs.ports import plannable
 from apps.runs.services import schedules
 
 SLUG = re.compile(r"\A[a-z0-9][a-z0-9-]{0,62}\Z")
@@ -32,13 +33,18 @@ def propose_automation(
     """Write down an automation for a person to decide on. Plans nothing.
 
     Raises: Invalid, BadSchedule, Conflict when that name waits or is taken.
+    Again: the same proposal of the same trace is returned.
     """
     check_slug(slug)
     if unknown := set(body) - set(FIELDS):
         raise Invalid(f"An automation has no {', '.join(sorted(unknown))}.")
     _as_schedule(by, workspace, slug, body)
+    trace_id = ids.current_trace_id()
     waiting = Proposal.objects.filter(workspace=workspace, state=ProposalState.PENDING)
-    if waiting.filter(slug=slug).exists():
+    same = waiting.filter(slug=slug).first()
+    if same is not None:
+        if trace_id and (same.trace_id, same.body) == (trace_id, body):
+            return same
         raise Conflict(f"A proposal {slug!r} already waits for a decision.")
     if Schedule.objects.filter(workspace=workspace, slug=slug).exists():
         raise Conflict(f"There is a schedule {slug!r} already.")
@@ -52,7 +58,7 @@ def propose_automation(
                 agent=agent[:64],
                 slug=slug,
                 body=body,
-                trace_id=ids.current_trace_id(),
+                trace_id=trace_id,
             )
     except IntegrityError:
         raise Conflict(f"A proposal {slug!r} already waits for a decision.") from None
@@ -92,6 +98,37 @@ def decide_proposal(
     proposal.refresh_from_db()
     _record(proposal, by, "automation.decided", decision=str(target), reason=reason)
     return proposal
+
+
+@transaction.atomic
+def create_automation(
+    *,
+    by: Principal,
+    workspace: Workspace,
+    slug: str,
+    when: tuple[str, str],
+    run_kind: str,
+    **timing: Unpack[schedules.Timing],
+) -> Schedule:
+    """Plan what a person may plan; it acts for a principal of its own.
+
+    Raises: Invalid, BadSchedule, Denied, Conflict.
+    """
+    policies.check_may_plan(by, workspace)
+    check_slug(slug)
+    check_plannable(run_kind)
+    timing["principal"] = automation_principal(slug, workspace)
+    return schedules.create_schedule(
+        by=by, workspace=workspace, slug=slug, when=when, run_kind=run_kind, **timing
+    )
+
+
+def check_plannable(run_kind: str) -> None:
+    """Raises: Invalid."""
+    if plannable.find(run_kind) is None:
+        known = ", ".join(planned.kind for planned in plannable.all())
+        problem = FieldProblem("run_kind", "cannot be planned", f"one of {known}")
+        raise Invalid(f"{run_kind!r} cannot be planned.", fields=(problem,))
 
 
 def draft_of(proposal: Proposal) -> Schedule:

@@ -4,6 +4,7 @@ Invariants: a schedule's moments are counted anew whenever its timing changes; a
 change names the version it was made on; trying out writes nothing.
 """
 
+import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -18,8 +19,9 @@ from apps.common import clock
 from apps.common.actor import Actor
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.runs import policies
-from apps.runs.engine import calendar, delivery, slots
+from apps.runs.engine import calendar, delivery, slots, strip
 from apps.runs.engine.intake import NewRun, enqueue
+from apps.runs.errors import BadSchedule
 from apps.runs.models import (
     SCHEDULE_LIFECYCLE,
     CatchUp,
@@ -28,6 +30,7 @@ from apps.runs.models import (
     Schedule,
     ScheduleKind,
     ScheduleState,
+    Slot,
     Trigger,
 )
 from apps.runs.ports import plannable
@@ -220,6 +223,20 @@ def try_out(*, schedule: Schedule) -> Trial:
     )
 
 
+def words_of(schedule: Schedule) -> str:
+    """Say in plain words when a schedule falls due, or why that cannot be said."""
+    try:
+        return slots.in_words(schedule)
+    except BadSchedule as error:
+        return error.detail
+
+
+def strip_of(schedule: Schedule, newest: list[Slot]) -> strip.Strip:
+    """Draw a schedule's newest slots, oldest first."""
+    is_next = schedule.state == ScheduleState.ACTIVE and schedule.next_at is not None
+    return strip.drawn(newest, has_next=is_next)
+
+
 def record(schedule: Schedule, event: str, by: Actor, **facts: Any) -> None:
     """Write one event about a schedule."""
     audit.record(
@@ -279,4 +296,6 @@ def _problems(schedule: Schedule) -> list[FieldProblem]:
         found.append(FieldProblem("max_failures", "out of range", "1 to 100"))
     if not schedule.title.strip():
         found.append(FieldProblem("title", "empty", "what it does, in a few words"))
+    if "\\u0000" in json.dumps([schedule.title, schedule.payload]):
+        found.append(FieldProblem("payload", "holds a NUL character", "text"))
     return found
