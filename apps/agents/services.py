@@ -10,7 +10,7 @@ from django.db import transaction
 
 from apps.access.models import Principal, Workspace
 from apps.agents import policies, queries
-from apps.agents.engine import ending, handoffs, journal
+from apps.agents.engine import automation, ending, handoffs, journal
 from apps.agents.engine.beginning import RUN_KIND as RUN_KIND
 from apps.agents.engine.beginning import record_started
 from apps.agents.engine.shipped import SHIPPED
@@ -32,7 +32,10 @@ from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.common.failpoints import reach
 from apps.runs import services as runs
 from apps.runs.models import Run, State
+from apps.runs.ports import Outcome, RunContext
 
+#: The channel of conversations that a schedule begins.
+SCHEDULE_CHANNEL = "schedule"
 #: Longer messages belong in a file.
 LONGEST_MESSAGE = 200_000
 #: A watching page renews this before it runs out.
@@ -153,6 +156,36 @@ def start_turn(
     record_started(turn)
     reach("turn.started")
     return turn
+
+
+def carry_automation(ctx: RunContext) -> Outcome:
+    """Ask an agent what a schedule says: the handler of `agents.automation`."""
+    return automation.carry(ctx, _begin_scheduled)
+
+
+def _begin_scheduled(run: Run, profile: AgentProfile, text: str) -> Turn:
+    """Start the one turn of a planned run, or find it.
+
+    The conversation is named after the run, so a run starts no second turn.
+    """
+    conversation = ensure_conversation(
+        workspace=run.workspace,
+        principal=run.principal,
+        channel=SCHEDULE_CHANNEL,
+        external_key=str(run.id),
+        title=text,
+    )
+    before: Turn | None = conversation.turns.order_by("created_at").first()
+    return before or start_turn(
+        conversation=conversation,
+        principal=run.principal,
+        text=text,
+        profile=profile,
+        trigger=run.trigger,
+        trace_id=run.trace_id,
+        origin=run.origin,
+        parent_run=run,
+    )
 
 
 def watch_turn(*, turn_id: UUID, seconds: float = WATCH_SECONDS) -> bool:

@@ -55,7 +55,7 @@ def context(run: Run) -> RunContext:
 
 
 def test_run_starts_one_turn_and_waits_for_it(run: Run) -> None:
-    outcomes = [automation.carry(context(run)) for _ in range(2)]
+    outcomes = [agents.carry_automation(context(run)) for _ in range(2)]
 
     turn = Turn.objects.get()
     assert all(isinstance(outcome, Park) for outcome in outcomes)
@@ -69,10 +69,10 @@ def test_run_starts_one_turn_and_waits_for_it(run: Run) -> None:
     [(TurnState.ANSWERED, "succeeded"), (TurnState.FAILED, "failed")],
 )
 def test_run_ends_as_its_turn_ends(run: Run, end: str, state: str) -> None:
-    automation.carry(context(run))
+    agents.carry_automation(context(run))
     Turn.objects.update(state=end, finished_at=run.created_at)
 
-    outcome = automation.carry(context(run))
+    outcome = agents.carry_automation(context(run))
 
     assert isinstance(outcome, Finish)
     assert outcome.state == state
@@ -82,7 +82,7 @@ def test_halt_binds_the_automation(run: Run, system: Principal) -> None:
     gateway.halt(by=system, scope="all", reason="storm")
 
     with pytest.raises(Halted):
-        automation.carry(context(run))
+        agents.carry_automation(context(run))
     assert not Turn.objects.exists()
 
 

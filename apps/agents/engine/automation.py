@@ -5,10 +5,10 @@ turn ends; the gateway decides on every start, so halt, grant and budget bind it
 what an agent proposes is no schedule until a person approves it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from apps.access.models import Workspace
-from apps.agents import services
 from apps.agents.models import AgentProfile, Turn, TurnState
 from apps.common.errors import FieldProblem, Invalid
 from apps.extensions.ports import NativeTool, ToolContext
@@ -27,8 +27,9 @@ from apps.runs.models import Run, ScheduleKind
 from apps.runs.ports import Finish, Outcome, Park, Planned, RunContext
 
 KIND = "agents.automation"
-CHANNEL = "schedule"
 LONGEST_TEXT = 8_000
+#: Starts the run's one turn, or finds it.
+Begin = Callable[[Run, AgentProfile, str], Turn]
 #: How an ended turn ends the run that started it.
 ENDS = {
     TurnState.ANSWERED: "succeeded",
@@ -38,7 +39,7 @@ ENDS = {
 }
 
 
-def carry(ctx: RunContext) -> Outcome:
+def carry(ctx: RunContext, begin: Begin) -> Outcome:
     """Ask an agent what the schedule says; end when its turn has ended.
 
     Raises: what the gateway raises.   Again: the turn that was started goes on.
@@ -48,7 +49,8 @@ def carry(ctx: RunContext) -> Outcome:
 
     def perform(permit: Permit) -> Result:
         permit.spend(said, waits=False)
-        return Result({"turnId": start_once(run, said)})
+        turn = begin(run, find_profile(said["profile"], run.workspace), said["text"])
+        return Result({"turnId": str(turn.id)})
 
     outcome = gateway.call(
         CallRequest(
@@ -80,29 +82,6 @@ def carry(ctx: RunContext) -> Outcome:
     )
 
 
-def start_once(run: Run, said: dict[str, Any]) -> str:
-    """Start the run's one turn, or find it."""
-    conversation = services.ensure_conversation(
-        workspace=run.workspace,
-        principal=run.principal,
-        channel=CHANNEL,
-        external_key=str(run.id),
-        title=said["text"],
-    )
-    before = conversation.turns.order_by("created_at").first()
-    turn = before or services.start_turn(
-        conversation=conversation,
-        principal=run.principal,
-        text=said["text"],
-        profile=_profile(said["profile"], run.workspace),
-        trigger=run.trigger,
-        trace_id=run.trace_id,
-        origin=run.origin,
-        parent_run=run,
-    )
-    return str(turn.id)
-
-
 def check_payload(payload: dict[str, Any], workspace: Workspace) -> None:
     """Refuse what could not be asked. Raises: Invalid naming the field."""
     text = payload.get("text")
@@ -113,10 +92,11 @@ def check_payload(payload: dict[str, Any], workspace: Workspace) -> None:
     if unknown := set(payload) - {"profile", "text"}:
         problem = FieldProblem("payload", f"unknown: {', '.join(sorted(unknown))}")
         raise Invalid("An automation takes profile and text.", fields=(problem,))
-    _profile(payload.get("profile"), workspace)
+    find_profile(payload.get("profile"), workspace)
 
 
-def _profile(slug: Any, workspace: Workspace) -> AgentProfile:
+def find_profile(slug: Any, workspace: Workspace) -> AgentProfile:
+    """Raises: Invalid."""
     found = AgentProfile.objects.active().filter(workspace=workspace, slug=str(slug))
     profile = found.first()
     if profile is None:
