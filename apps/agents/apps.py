@@ -15,17 +15,11 @@ class AgentsConfig(AppConfig):
         from apps.extensions import ports as extensions
         from apps.runs import ports as runs_ports
 
-        from apps.agents.engine import automation, loop, search, sessions
-        from apps.extensions import ports as extensions
-        from apps.runs import ports as runs_ports
-
         extensions.native_tools.register(search.CONVERSATION_SEARCH)
         extensions.native_tools.register(automation.PROPOSE)
         extensions.sessions.plug("agents", sessions.find_session)
         extensions.own_sessions.plug("agents", sessions.newest_session)
         extensions.dependents.plug("agents", sessions.dependents)
-        runs_ports.handlers.register(automation.KIND, services.carry_automation)
-        runs_ports.plannable.register(automation.PLANNED)
         runs_ports.handlers.register(automation.KIND, services.carry_automation)
         runs_ports.plannable.register(automation.PLANNED)
         runs_ports.handlers.register(
