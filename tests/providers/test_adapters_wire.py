@@ -1,5 +1,6 @@
 """Every way a server can fail has its name; nothing leaves without a permit."""
 
+import asyncio
 import dataclasses
 import subprocess
 import sys
@@ -329,6 +330,9 @@ def test_an_evicted_model_closes_its_connections(
         adapter.generate(Spent(), a_call(server.url, model="two"), KEY)
 
     assert evicted.client.is_closed
+    (kept,) = adapter._models.values()
+    assert adapter._loop is not None
+    asyncio.run_coroutine_threadsafe(kept.client.aclose(), adapter._loop).result(5)
 
 
 def test_the_catalog_lists_models() -> None:
