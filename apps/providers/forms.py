@@ -37,6 +37,9 @@ class ProviderForm(_ProviderForm):
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
         self.initial["expected_revision"] = self.instance.revision
+        for bound in self.visible_fields():
+            if not isinstance(bound.field.widget, forms.CheckboxInput):
+                bound.field.widget.attrs.setdefault("class", "input")
 
 
 class ModelForm(_ModelForm):

@@ -14,6 +14,7 @@ from apps.providers.models import (
     Attempt,
     BreakerState,
     KeyState,
+    Kind,
     Lane,
     Model,
     Provider,
@@ -34,6 +35,8 @@ class RouteHealth:
     last_error_class: str
     last_error_at: datetime | None
     probe_at: datetime | None
+    #: The built-in model stands back while another provider exists.
+    is_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,11 @@ class LaneHealth:
     @property
     def state(self) -> str:
         """ready, degraded (some routes rest) or down (none can be tried)."""
-        ready = [each for each in self.routes if each.state == "ready"]
+        counted = [each for each in self.routes if not each.is_aside]
+        ready = [each for each in counted if each.state == "ready"]
         if not ready:
             return "down"
-        return "ready" if len(ready) == len(self.routes) else "degraded"
+        return "ready" if len(ready) == len(counted) else "degraded"
 
 
 _ROUTES = Reading(
@@ -76,10 +80,24 @@ def unavailable(route: Route) -> tuple[str, str]:
 def lanes_health() -> list[LaneHealth]:
     """Describe every lane and its routes, best lane first."""
     routes = sorted(plan_routes(), key=lambda route: route.position)
+    has_real = any(not _is_scripted(route) for route in routes)
+
+    def health(route: Route) -> RouteHealth:
+        return _aside(route) if has_real and _is_scripted(route) else _health(route)
+
     return [
-        LaneHealth(lane, tuple(_health(r) for r in routes if r.lane == lane))
+        LaneHealth(lane, tuple(health(r) for r in routes if r.lane == lane))
         for lane in (Lane.BRAIN, Lane.WORKER, Lane.LOCAL)
     ]
+
+
+def _is_scripted(route: Route) -> bool:
+    return route.model.provider.kind == Kind.SCRIPTED
+
+
+def _aside(route: Route) -> RouteHealth:
+    detail = "built in: it stands back while another provider exists"
+    return RouteHealth(route, "disabled", detail, "", "", None, None, is_aside=True)
 
 
 def _health(route: Route) -> RouteHealth:
@@ -102,9 +120,10 @@ def _health(route: Route) -> RouteHealth:
 def all_remote_lanes_down() -> bool:
     """Tell whether no route above `local` can be tried, though some exist."""
     remote = [each for each in lanes_health() if each.lane != Lane.LOCAL]
-    return any(each.routes for each in remote) and all(
-        each.state == "down" for each in remote
-    )
+    staffed = [
+        lane for lane in remote if any(not each.is_aside for each in lane.routes)
+    ]
+    return bool(staffed) and all(each.state == "down" for each in staffed)
 
 
 def providers() -> QuerySet[Provider]:

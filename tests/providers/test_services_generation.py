@@ -308,3 +308,56 @@ def test_health_names_what_rests(workspace: Workspace) -> None:
     assert (brain.state, brain.routes[0].state) == ("down", "open")
     assert brain.routes[0].last_error_class == "server_error"
     assert queries.all_remote_lanes_down()
+
+
+def test_the_built_in_model_stands_back_on_the_desk_too(workspace: Workspace) -> None:
+    providers.sync_from_env()
+    alone = queries.lanes_health()[0]
+    with openai_server() as server:
+        builders.route("brain", url=server.url)
+    together = queries.lanes_health()[0]
+
+    assert (alone.state, alone.routes[0].state) == ("ready", "ready")
+    assert [each.is_aside for each in together.routes] == [True, False]
+    assert together.state == "ready"
+
+
+def test_a_blackout_of_ten_minutes_is_waited_out(workspace: Workspace) -> None:
+    """A turn every five seconds: the dead route is left in peace, then found."""
+    with openai_server("500") as dead, openai_server() as good:
+        builders.route("brain", "dead", dead.url)
+        builders.route("local", "good", good.url)
+        with clock.frozen(NOON):
+            for _ in range(120):
+                assert ask(workspace).served_by == "good/fake-1"
+                clock.advance(5)
+            tried, dead.mode = len(dead.requests), "ok"
+            waited = 0
+            while ask(workspace).served_by != "dead/fake-1":
+                clock.advance(5)
+                waited += 5
+
+    assert tried <= 13
+    assert waited <= 120
+
+
+def test_no_failure_is_silent(workspace: Workspace) -> None:
+    """Two hundred turns through every quick failure: each names who served."""
+    modes = ["500", "garbage", "error_in_200", "context", "filtered", "cut", "ok"]
+    served = 0
+    with openai_server() as moody, openai_server() as good:
+        builders.route("brain", "moody", moody.url)
+        builders.route("local", "good", good.url)
+        with clock.frozen(NOON):
+            for number in range(200):
+                moody.mode = modes[number % len(modes)]
+                found = ask(workspace)
+                served += found.text == REPLY
+                clock.advance(20)
+
+    rows = UsageRow.objects.all()
+    assert (served, rows.count(), rows.filter(ok=True).count()) == (200, 200, 200)
+    told = {(row.served_provider, row.fallback_used) for row in rows}
+    assert told <= {("moody", False), ("moody", True), ("good", True)}
+    failed = Attempt.objects.exclude(error_class="").count()
+    assert failed == Attempt.objects.filter(outcome="attempted").count() - 200

@@ -4,6 +4,7 @@ from apps.providers.engine.plan import Fallback
 from apps.providers.services.desk import (
     ModelEntry,
     ProviderEntry,
+    add_provider,
     close_breaker,
     remove_provider,
     remove_route,
@@ -27,6 +28,7 @@ from apps.providers.services.questions import (
     test_provider,
 )
 from apps.providers.services.rotation import (
+    change_key,
     drop_new_key,
     promote_key,
     revoke_old_key,
@@ -36,6 +38,8 @@ from apps.providers.services.rotation import (
 )
 
 __all__ = [
+    "add_provider",
+    "change_key",
     "Fallback",
     "GenerateRequest",
     "Generated",

@@ -104,6 +104,23 @@ def save_provider(
     return row
 
 
+@transaction.atomic
+def add_provider(
+    *, by: Principal, entry: ProviderEntry, model: str, lane: str
+) -> Provider:
+    """Add a provider with its first model in a lane, or nothing at all.
+
+    Raises: as `save_provider`; Conflict when the name is taken.
+    """
+    if Provider.objects.filter(slug=entry.slug).exists():
+        raise Conflict(f"There is a provider {entry.slug} already.")
+    row = save_provider(by=by, entry=entry)
+    if model:
+        made = save_model(by=by, provider=row, entry=ModelEntry(name=model))
+        save_route(by=by, lane=lane, model=made)
+    return row
+
+
 def store_key(*, by: Principal, row: Provider, key: str) -> Secret:
     """Seal a provider's key under its name. Again: the same key changes nothing."""
     return vault.put(

@@ -9,6 +9,7 @@ Invariant: until promotion the key in use is untouched, and every step is one
 conditional UPDATE with its event.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -23,6 +24,27 @@ from apps.providers.policies import check_manage
 from apps.providers.services import keys, questions
 from apps.providers.services.questions import TestReport
 from apps.vault import services as vault
+
+
+def change_key(
+    *, by: Principal, slug: str, action: str, key: str = ""
+) -> TestReport | None:
+    """Take one step of a change by its name; a test returns its report.
+
+    Raises: Invalid for an unknown step; what the step itself raises.
+    """
+    if action == "stage":
+        stage_key(by=by, slug=slug, key=key)
+        return None
+    if action == "test":
+        return test_key(by=by, slug=slug)
+    step = _STEPS.get(action)
+    if step is None:
+        expected = ", ".join(("stage", "test", *_STEPS))
+        problem = FieldProblem("action", f"unknown: {action!r}", expected)
+        raise Invalid("There is no such step of a key change.", fields=(problem,))
+    step(by=by, slug=slug)
+    return None
 
 
 @transaction.atomic
@@ -113,6 +135,14 @@ def drop_new_key(*, by: Principal, slug: str) -> Provider:
     if row.key_stage in (KeyStage.SETTLED, KeyStage.PROMOTED):
         raise Conflict(f"{slug} has no new key to drop.")
     return _settle(by, row, "provider.key_dropped")
+
+
+_STEPS: dict[str, Callable[..., Provider]] = {
+    "shadow": shadow_key,
+    "promote": promote_key,
+    "revoke": revoke_old_key,
+    "drop": drop_new_key,
+}
 
 
 def _settle(by: Principal, row: Provider, event: str) -> Provider:

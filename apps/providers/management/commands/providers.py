@@ -1,4 +1,4 @@
-"""`providers list|sync|test`: what can answer, and does it."""
+"""`providers list|sync|test|key`: what can answer, does it, with which key."""
 
 import json
 import sys
@@ -6,9 +6,10 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from apps.access import services as access
+from apps.common.errors import PolarError
 from apps.providers import queries, services
 
 #: Exit codes: all well; a tested provider did not answer.
@@ -18,7 +19,10 @@ WELL, FAILED = 0, 1
 class Command(BaseCommand):
     """Thin: asks, prints, sets the exit code."""
 
-    help = "List providers and lanes, look for new ones, or test them."
+    help = (
+        "List providers and lanes, look for new ones, test them, change a key. "
+        "Example: ./polar providers key openai stage < new-key.txt"
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -31,6 +35,12 @@ class Command(BaseCommand):
             sub.add_argument("--json", action="store_true", help="for programs")
             if verb == "test":
                 sub.add_argument("slug", nargs="?", help="one provider only")
+        key = verbs.add_parser("key", help="one step of a key change")
+        key.add_argument("slug")
+        key.add_argument(
+            "action", choices=["stage", "test", "shadow", "promote", "revoke", "drop"]
+        )
+        key.add_argument("--json", action="store_true", help="for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
         verb = options["verb"]
@@ -42,6 +52,9 @@ class Command(BaseCommand):
             text = ", ".join(found) or "nothing new"
             self.stdout.write(json.dumps(found) if options["json"] else text)
             return
+        if verb == "key":
+            self._key(options["slug"], options["action"], as_json=options["json"])
+            return
         rows = _rows()
         if options["json"]:
             self.stdout.write(json.dumps(rows, sort_keys=True))
@@ -50,6 +63,32 @@ class Command(BaseCommand):
             self.stdout.write(
                 "{lane:<7} {position:>2} {route:<40} {state:<9} {detail}".format(**row)
             )
+
+    def _key(self, slug: str, action: str, *, as_json: bool) -> None:
+        """A staged key is read from standard input: the process list shows none."""
+        if action == "stage" and sys.stdin.isatty():
+            self.stderr.write("Paste the new key, then press Ctrl-D.")
+        try:
+            report = services.change_key(
+                by=access.system_principal(),
+                slug=slug,
+                action=action,
+                key=sys.stdin.read() if action == "stage" else "",
+            )
+        except PolarError as error:
+            raise CommandError(f"{error.detail} ({error.code})") from error
+        row = queries.get_provider(slug)
+        shown = {
+            "provider": slug,
+            "stage": row.key_stage,
+            "detail": row.key_detail,
+            "shadow_answers": row.shadow_answers,
+            "tested_ok": report.ok if report else None,
+        }
+        text = f"{slug}: {row.get_key_stage_display()} {row.key_detail}".strip()
+        self.stdout.write(json.dumps(shown, sort_keys=True) if as_json else text)
+        if report is not None and not report.ok:
+            sys.exit(FAILED)
 
     def _test(self, slug: str | None, *, as_json: bool) -> None:
         chosen = [queries.get_provider(slug)] if slug else list(queries.providers())
