@@ -16,9 +16,19 @@ DEFAULT_SLUG = "default"
 
 #: What a signed-in person may do through the API, by role.
 ROLE_SCOPES = {
-    Role.VIEWER: frozenset({"runs:read", "agents:read", "providers:read"}),
+    Role.VIEWER: frozenset(
+        {"runs:read", "agents:read", "providers:read", "extensions:read"}
+    ),
     Role.OPERATOR: frozenset(
-        {"runs:*", "agents:*", "providers:read", "audit:read", "boards:*", "halt:*"}
+        {
+            "runs:*",
+            "agents:*",
+            "providers:read",
+            "audit:read",
+            "boards:*",
+            "halt:*",
+            "extensions:*",
+        }
     ),
     Role.APPROVER: frozenset(
         {
@@ -29,7 +39,7 @@ ROLE_SCOPES = {
             "boards:*",
             "halt:*",
             "approvals:*",
-            "extensions:read",
+            "extensions:*",
         }
     ),
     Role.ADMIN: frozenset({"*"}),

@@ -1,55 +1,287 @@
 """Extensions through the API."""
 
+import base64
+import binascii
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Router
 
-from apps.access.policies import Authenticated, check_scope
+from apps.access.policies import caller
+from apps.common import canonical
+from apps.common.errors import FieldProblem, Invalid, RateLimited
+from apps.common.schemas import PROBLEMS
 
-from . import queries
-from .models import Extension
-from .schemas import ExtensionList
+from . import queries, services
+from .engine import packages, requests, store
+from .models import Certificate, Extension
+from .schemas import (
+    CertificateOut,
+    ExecuteOut,
+    ExtensionList,
+    ExtensionOut,
+    InstallIn,
+    LifecycleIn,
+    LifecycleOut,
+    ReviewIn,
+    SyncIn,
+)
 
 router = Router(tags=["extensions"], by_alias=True)
+#: What an answer to executeExtension may also be, by its status.
+_ANSWERS: dict[Any, Any] = dict.fromkeys(
+    (200, 202, 402, 404, 409, 422, 429, 502, 503), ExecuteOut
+)
+_EXECUTE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": requests.SCHEMA}},
+    }
+}
 
 
 @router.get(
     "/extensions",
-    response=ExtensionList,
+    response={200: ExtensionList} | PROBLEMS,
     operation_id="listExtensionStates",
     url_name="list_extension_states",
 )
 def list_extension_states(request: HttpRequest) -> dict[str, Any]:
     """List every extension with its trust, its state and what it offers."""
-    auth: Authenticated = request.auth  # type: ignore[attr-defined]
-    check_scope(auth, "extensions:read")
+    caller(request, "extensions:read")
     return {"items": [_shown(row) for row in queries.extensions()]}
+
+
+@router.post(
+    "/extensions/skills",
+    response={200: ExtensionOut} | PROBLEMS,
+    operation_id="installSkill",
+)
+def install_skill(request: HttpRequest, body: InstallIn) -> dict[str, Any]:
+    """Take in an Agent Skills package; it waits for a review."""
+    auth = caller(request, "extensions:write")
+    row = services.install_skill(
+        by=auth.principal,
+        files=_files(body),
+        origin=services.Origin(source=body.source, revision=body.revision),
+        draft=body.manifest,
+    )
+    return _shown(row)
+
+
+@router.post(
+    "/extensions/plugins",
+    response={200: ExtensionOut} | PROBLEMS,
+    operation_id="installPlugin",
+)
+def install_plugin(request: HttpRequest, body: InstallIn) -> dict[str, Any]:
+    """Take in a plugin bundle; it waits for a review."""
+    auth = caller(request, "extensions:write")
+    row = services.install_plugin(
+        by=auth.principal,
+        files=_files(body),
+        origin=services.Origin(source=body.source, revision=body.revision),
+        draft=body.manifest,
+    )
+    return _shown(row)
+
+
+@router.post(
+    "/extensions/mcp",
+    response={200: ExtensionOut} | PROBLEMS,
+    operation_id="syncMcpServer",
+)
+def sync_mcp_server(request: HttpRequest, body: SyncIn) -> dict[str, Any]:
+    """Take in an MCP server, or, without command and url, ask it again."""
+    auth = caller(request, "extensions:write")
+    if not body.command and not body.url:
+        known = queries.find_by_name(body.extension_id)
+        row = services.sync_mcp_server(
+            by=auth.principal, extension_id=known.id, reason=body.reason
+        )
+        return _shown(row)
+    source = body.source or body.url or " ".join(body.command)
+    new = services.NewServer(
+        extension_id=body.extension_id,
+        title=body.title,
+        command=tuple(body.command),
+        url=body.url,
+        env=body.env,
+        grants=body.grants,
+        limits=body.limits,
+        origin=services.Origin(source=source, revision=body.revision),
+    )
+    row = services.sync_mcp_server(by=auth.principal, new=new, reason=body.reason)
+    return _shown(row)
+
+
+@router.post(
+    "/extensions/{extension_id}/review",
+    response={200: ExtensionOut} | PROBLEMS,
+    operation_id="reviewExtension",
+)
+def review_extension(
+    request: HttpRequest, extension_id: str, body: ReviewIn
+) -> dict[str, Any]:
+    """Approve or reject exactly the form whose hash is named."""
+    auth = caller(request, "extensions:write")
+    row = services.review_extension(
+        by=auth.principal,
+        extension_id=queries.find_by_name(extension_id).id,
+        verdict=services.Verdict(
+            definition_hash=body.definition_hash,
+            approve=body.approve,
+            trust=body.trust_level,
+            reason=body.reason,
+            risks=body.risks,
+        ),
+    )
+    return _shown(row)
+
+
+@router.post(
+    "/extensions/{extension_id}/lifecycle",
+    response={200: LifecycleOut} | PROBLEMS,
+    operation_id="applyExtensionLifecycle",
+)
+def apply_extension_lifecycle(
+    request: HttpRequest, extension_id: str, body: LifecycleIn
+) -> dict[str, Any]:
+    """Enable, disable, revoke, roll back, remove, trust again or configure.
+
+    Disabling and revoking end what runs and answer with a signed certificate.
+    """
+    auth = caller(request, "extensions:write")
+    found = services.apply_lifecycle(
+        by=auth.principal,
+        extension_id=queries.find_by_name(extension_id).id,
+        order=services.Order(
+            operation=body.operation,
+            reason=body.reason,
+            definition_hash=body.definition_hash,
+            changes=body.changes,
+        ),
+    )
+    shown = None if found is None else _certificate(found)
+    row = queries.find_by_name(extension_id)
+    return {"extension": _shown(row), "certificate": shown}
+
+
+@router.get(
+    "/extensions/{extension_id}/certificates",
+    response={200: list[CertificateOut]} | PROBLEMS,
+    operation_id="listTerminationCertificates",
+)
+def list_certificates(request: HttpRequest, extension_id: str) -> list[dict[str, Any]]:
+    """List what each stop of an extension could confirm, newest first."""
+    caller(request, "extensions:read")
+    row = queries.find_by_name(extension_id)
+    return [_certificate(each) for each in row.certificates.order_by("-id")[:500]]
+
+
+@router.post(
+    "/extensions/execute",
+    response=_ANSWERS | {400: PROBLEMS[400], 401: PROBLEMS[401], 403: ExecuteOut},
+    operation_id="executeExtension",
+    openapi_extra=_EXECUTE_BODY,
+)
+def execute_extension(request: HttpRequest) -> HttpResponse:
+    """Run one capability of one extension, within a scope.
+
+    The body is read only once the caller is known and holds the scope.
+    """
+    auth = caller(request, "extensions:execute")
+    body = canonical.loads(request.body.decode("utf-8", "replace") or "null")
+    answer = services.execute_extension(auth=auth, body=body)
+    response = JsonResponse(_answered(answer, body), status=answer.http_status)
+    if isinstance(answer.error, RateLimited):
+        response["Retry-After"] = str(answer.error.retry_after_seconds)
+    return response
+
+
+def _answered(answer: services.Executed, body: Any) -> dict[str, Any]:
+    asked = body if isinstance(body, dict) else {}
+    names = ("extensionId", "extensionType", "capabilityId", "sessionId", "userId")
+    shown = {name: str(asked.get(name) or "")[:160] for name in names}
+    shown |= {
+        "status": answer.status,
+        "trustLevel": answer.trust_level,
+        "traceId": answer.trace_id,
+        "callId": answer.call_id,
+    }
+    if answer.status == "completed":
+        return {**shown, "output": answer.output, "replayed": answer.is_replayed}
+    if answer.status == "approval_required":
+        return {**shown, "approvalId": answer.approval_id}
+    return {**shown, "error": _error(answer), "minimalPayload": answer.example or None}
+
+
+def _error(answer: services.Executed) -> dict[str, Any]:
+    error = answer.error
+    assert error is not None
+    hidden = ("call_id", "trace_id", "reason_code")
+    facts = {name: error.facts[name] for name in error.facts if name not in hidden}
+    return {
+        "code": error.code,
+        "message": error.detail,
+        "reasonCode": error.reason_code,
+        "details": [field.as_dict() for field in error.fields],
+        "facts": canonical.loads(canonical.arguments(_plain(facts))),
+    }
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    kinds = (str, int, float, bool, list, dict, type(None))
+    return {
+        name: value if isinstance(value, kinds) else str(value)
+        for name, value in facts.items()
+    }
+
+
+def _files(body: InstallIn) -> store.Files:
+    try:
+        data = base64.b64decode(body.archive, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Invalid(
+            "The archive is not base64.",
+            fields=(FieldProblem("archive", "not base64", "a zip as base64"),),
+        ) from error
+    return packages.from_zip(data)
+
+
+def _certificate(row: Certificate) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "digest": row.digest,
+        "unconfirmed": row.unconfirmed,
+        "body": canonical.loads(row.body),
+        "signature": row.signature,
+        "signer": row.signer,
+        "created_at": row.created_at,
+    }
 
 
 def _shown(row: Extension) -> dict[str, Any]:
     return {
-        "id": str(row.id),
-        "extensionId": row.ext_id,
-        "extensionType": row.type,
+        "id": row.id,
+        "extension_id": row.ext_id,
+        "extension_type": row.type,
         "title": row.title,
-        "trustLevel": row.trust,
-        "trustReason": row.trust_reason,
+        "trust_level": row.trust,
+        "trust_reason": row.trust_reason,
+        "trust_by": row.trust_by,
+        "trust_at": row.trust_at,
         "lifecycle": row.lifecycle,
         "version": row.version,
-        "definitionHash": row.definition_hash,
-        "reviewedHash": row.reviewed_hash,
-        "capabilities": [
-            {
-                "capabilityId": capability.capability_id,
-                "alias": capability.alias,
-                "title": capability.title,
-                "description": capability.description,
-                "riskLevel": capability.risk_level,
-                "sideEffects": capability.side_effects,
-                "dataEgress": capability.data_egress,
-            }
-            for capability in row.capabilities.all()
-            if capability.is_current
-        ],
+        "definition_hash": row.definition_hash,
+        "reviewed_hash": row.reviewed_hash,
+        "source": row.source,
+        "revision": row.revision,
+        "package_sha256": row.package,
+        "grants": row.grants,
+        "limits": row.limits,
+        "not_run": row.not_run,
+        "degraded": row.accepts_degraded,
+        "degraded_reason": row.degraded_reason,
+        "capabilities": [each for each in row.capabilities.all() if each.is_current],
     }

@@ -19,6 +19,8 @@ from .lifecycle import enable_extension as enable_extension
 from .lifecycle import remove_extension as remove_extension
 from .lifecycle import retrust_extension as retrust_extension
 from .lifecycle import rollback_extension as rollback_extension
+from .ordering import Order as Order
+from .ordering import apply_lifecycle as apply_lifecycle
 from .reviewing import Verdict as Verdict
 from .reviewing import quarantine as quarantine
 from .reviewing import review_extension as review_extension
