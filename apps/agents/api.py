@@ -11,7 +11,7 @@ from apps.access import queries as access
 from apps.access.models import Principal, Workspace
 from apps.access.policies import caller
 from apps.agents import queries, services
-from apps.agents.engine import recursion
+from apps.agents.engine import recursion, usage
 from apps.agents.models import AgentProfile, Conversation, Handoff, PinScope, Turn
 from apps.agents.schemas import (
     EffectivePin,
@@ -25,6 +25,9 @@ from apps.agents.schemas import (
     Scope,
     TraceOut,
     TurnStarted,
+    UsageGroup,
+    UsageWindow,
+    Window,
 )
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.common.schemas import PROBLEMS, Cursor, cut
@@ -162,16 +165,27 @@ def unpin_profile_for_scope(
 @router.get(
     "/recursion", response={200: HeatMapOut} | PROBLEMS, operation_id="getRecursionMap"
 )
-def get_recursion_map(
-    request: HttpRequest,
-    root_id: UUID | None = None,
-    hours: int = Query(24, ge=1, le=720),
-) -> dict[str, Any]:
+def get_recursion_map(request: HttpRequest, window: Query[Window]) -> dict[str, Any]:
     """Count turns by agent and depth and handoffs by edge, from the audit log."""
     principal = caller(request, "runs:read").principal
-    if root_id:
-        return recursion.of_root(root_id=root_id, principal=principal).as_dict()
-    return recursion.of_window(hours=hours, principal=principal).as_dict()
+    if window.root_id:
+        found = recursion.of_root(root_id=window.root_id, principal=principal)
+    else:
+        found = recursion.of_window(hours=window.hours, principal=principal)
+    return found.as_dict()
+
+
+@router.get(
+    "/usage/summary",
+    response={200: list[UsageGroup]} | PROBLEMS,
+    operation_id="summarizeUsage",
+)
+def summarize_usage(
+    request: HttpRequest, window: Query[UsageWindow]
+) -> list[dict[str, Any]]:
+    """Group model calls by day, provider, model, lane and agent."""
+    principal = caller(request, "providers:read").principal
+    return usage.table(principal=principal, days=window.days, origin=window.origin)
 
 
 @router.get(

@@ -1,6 +1,6 @@
 """Shapes of turns, traces, profiles and pins in the API."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -156,3 +156,29 @@ class HeatMapOut(Out):
     is_cut_off: bool
     by_depth: list[DepthOut]
     by_edge: list[EdgeOut]
+
+
+class Window(In):
+    root_id: UUID | None = None
+    hours: int = Field(24, ge=1, le=720)
+
+
+class UsageWindow(In):
+    days: int = Field(30, ge=1, le=366)
+    origin: Literal["real", "demo", "drill", "synthetic"] = "real"
+
+
+class UsageGroup(Out):
+    day: date
+    provider: str
+    model: str
+    lane: str
+    profile: str
+    calls: int
+    failures: int
+    fallbacks: int
+    degraded: int
+    tokens_in: int
+    tokens_out: int
+    micros: int
+    average_ms: int

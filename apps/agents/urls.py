@@ -7,5 +7,7 @@ app_name = "agents"
 urlpatterns = [
     path("agents/", views.agent_list, name="list"),
     path("recursion/", views.recursion_map, name="recursion"),
+    path("usage/", views.usage_page, name="usage"),
+    path("usage.csv", views.usage_csv, name="usage_csv"),
     path("traces/<str:trace_id>/", views.trace, name="trace"),
 ]

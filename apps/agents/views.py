@@ -1,5 +1,6 @@
 """Agents, and the trace of what they did."""
 
+import csv
 import json
 from typing import Any
 from uuid import UUID
@@ -10,17 +11,20 @@ from django.views.decorators.http import require_GET
 
 from apps.access import services as access
 from apps.access.models import Principal, User
-from apps.agents.engine import recursion, waterfall
+from apps.agents.engine import recursion, usage, waterfall
 from apps.agents.models import AgentProfile, Turn
 from apps.audit.models import Event
 from apps.common import pages
 from apps.common.errors import NotFound
 from apps.gateway.models import Call, CallKind, CallState
+from apps.providers.models import Lane, Origin
 
 #: How many events stand beside a trace; the rest are in the audit log.
 EVENTS_SHOWN = 40
 #: What the heat map looks back over. Units: hours.
 WINDOWS = (24, 168, 720)
+#: What the usage page looks back over. Units: days.
+DAY_WINDOWS = (7, 30, 90)
 
 
 def principal_of(request: HttpRequest) -> Principal:
@@ -46,6 +50,47 @@ def recursion_map(request: HttpRequest) -> HttpResponse:
         drawn = recursion.of_window(hours=hours, principal=principal)
     context = {"map": drawn, "hours": hours, "windows": WINDOWS}
     return render(request, "agents/recursion.html", context)
+
+
+@require_GET
+def usage_page(request: HttpRequest) -> HttpResponse:
+    days, origin = _days(request), _origin(request)
+    principal = principal_of(request)
+    rows = usage.table(principal=principal, days=days, origin=origin)
+    context = {
+        "rows": rows,
+        "total": usage.totals(rows),
+        "chart": usage.chart(rows, days),
+        "days": days,
+        "origin": origin,
+        "windows": DAY_WINDOWS,
+        "lanes": Lane.values,
+        "most": usage.MOST_GROUPS,
+    }
+    return render(request, "agents/usage.html", context)
+
+
+@require_GET
+def usage_csv(request: HttpRequest) -> HttpResponse:
+    """The same groups as a file."""
+    answer = HttpResponse(content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = 'attachment; filename="usage.csv"'
+    principal, days = principal_of(request), _days(request)
+    writer = csv.writer(answer)
+    writer.writerows(
+        usage.lines(principal=principal, days=days, origin=_origin(request))
+    )
+    return answer
+
+
+def _days(request: HttpRequest) -> int:
+    asked = request.GET.get("days", "")
+    return int(asked) if asked in map(str, DAY_WINDOWS) else DAY_WINDOWS[0]
+
+
+def _origin(request: HttpRequest) -> str:
+    asked = request.GET.get("origin", "")
+    return asked if asked in Origin.values else str(Origin.REAL)
 
 
 def _hours(asked: str) -> int:

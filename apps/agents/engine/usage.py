@@ -1,0 +1,164 @@
+"""What models were asked and what it took, grouped for people and for files.
+
+Units: tokens, micro-USD, milliseconds. Statistics count the origin `real` unless
+another is named.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from django.db.models import Avg, Count, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import TruncDate
+
+from apps.access.models import Principal
+from apps.access.queries import workspaces_of
+from apps.agents.models import Turn
+from apps.common import clock
+from apps.providers.models import Lane, UsageRow
+
+#: The page and the API show at most so many groups; the file has them all.
+MOST_GROUPS = 500
+CHART_PIXELS = 160
+COLUMNS = (
+    "day",
+    "provider",
+    "model",
+    "lane",
+    "profile",
+    "calls",
+    "failures",
+    "fallbacks",
+    "degraded",
+    "tokens_in",
+    "tokens_out",
+    "micros",
+    "average_ms",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One lane's part of one day's bar. Units: per cent across, pixels down."""
+
+    lane: str
+    x: float
+    width: float
+    y: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Money by day and lane; calls where nothing cost anything."""
+
+    unit: str
+    pieces: list[Piece]
+    labels: list[tuple[float, str]]
+    most: int
+    days: int
+
+
+def groups(
+    *, principal: Principal, days: int, origin: str = "real"
+) -> QuerySet[UsageRow, dict[str, Any]]:
+    """Group usage by day, provider, model, lane and profile, newest day first.
+
+    Reads: UsageRow of the workspaces that the principal belongs to.
+    """
+    mine = list(workspaces_of(principal).values_list("id", flat=True))
+    since = clock.now() - timedelta(days=days)
+    by_turn = Turn.objects.filter(id=OuterRef("turn_id")).values("profile__slug")[:1]
+    rows = UsageRow.objects.filter(
+        workspace_id__in=mine, created_at__gte=since, origin=origin
+    )
+    named = rows.annotate(day=TruncDate("created_at"), profile=Subquery(by_turn))
+    return (
+        named.values("day", "served_provider", "served_model", "served_lane", "profile")
+        .annotate(
+            calls=Count("id"),
+            failures=Count("id", filter=Q(ok=False)),
+            fallbacks=Count("id", filter=Q(fallback_used=True)),
+            lowered=Count("id", filter=Q(degraded=True)),
+            sum_in=Sum("tokens_in"),
+            sum_out=Sum("tokens_out"),
+            cost=Sum("micros"),
+            average_ms=Avg("duration_ms"),
+        )
+        .order_by("-day", "served_provider", "served_model", "served_lane", "profile")
+    )
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """Name one group's values. Shape: COLUMNS."""
+    return {
+        "day": row["day"],
+        "provider": row["served_provider"],
+        "model": row["served_model"],
+        "lane": row["served_lane"],
+        "profile": row["profile"] or "",
+        "calls": row["calls"],
+        "failures": row["failures"],
+        "fallbacks": row["fallbacks"],
+        "degraded": row["lowered"],
+        "tokens_in": row["sum_in"] or 0,
+        "tokens_out": row["sum_out"] or 0,
+        "micros": row["cost"] or 0,
+        "average_ms": round(row["average_ms"] or 0),
+    }
+
+
+def table(*, principal: Principal, days: int, origin: str = "real") -> list[Any]:
+    """Return the groups that a page shows."""
+    found = groups(principal=principal, days=days, origin=origin)
+    return [told(row) for row in found[:MOST_GROUPS]]
+
+
+def lines(
+    *, principal: Principal, days: int, origin: str = "real"
+) -> Iterator[list[Any]]:
+    """Yield the groups as rows of a file, its header first."""
+    yield list(COLUMNS)
+    for row in groups(principal=principal, days=days, origin=origin).iterator():
+        shown = told(row)
+        yield [_harmless(shown[name]) for name in COLUMNS]
+
+
+def _harmless(value: Any) -> Any:
+    """A cell that a spreadsheet would run as a formula is written as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+
+
+def totals(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Add the groups up."""
+    names = ("calls", "failures", "fallbacks", "tokens_in", "tokens_out", "micros")
+    return {name: sum(row[name] for row in rows) for name in names}
+
+
+def chart(rows: list[dict[str, Any]], days: int) -> Chart:
+    """Lay the days out as stacked bars, lowest lane below."""
+    unit = "micros" if any(row["micros"] for row in rows) else "calls"
+    sums: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in rows:
+        sums[row["day"]][row["lane"] or Lane.LOCAL] += row[unit]
+    last = clock.now().date()
+    shown = [last - timedelta(days=back) for back in range(days - 1, -1, -1)]
+    most = max((sum(sums[day].values()) for day in shown), default=0)
+    pieces, slot = [], 100 / max(len(shown), 1)
+    for number, day in enumerate(shown):
+        top = float(CHART_PIXELS)
+        for lane in (Lane.LOCAL, Lane.WORKER, Lane.BRAIN):
+            height = sums[day][lane] * (CHART_PIXELS - 12) / most if most else 0
+            top -= height
+            if height:
+                x, width = round(number * slot + slot * 0.15, 3), round(slot * 0.7, 3)
+                pieces.append(Piece(lane, x, width, round(top, 2), round(height, 2)))
+    every = max(len(shown) // 6, 1)
+    labels = [
+        (round((number + 0.5) * slot, 3), f"{day:%d %b}")
+        for number, day in enumerate(shown)
+        if number % every == 0
+    ]
+    return Chart(unit, pieces, labels, most, len(shown))
