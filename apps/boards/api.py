@@ -287,6 +287,8 @@ def _key(request: HttpRequest) -> str:
 
 def _board(principal: Principal, slug: str) -> Board:
     """Find a board that the caller sees; the default one is made at first use."""
+    if "\0" in slug:
+        raise NotFound("There is no such board.")
     found: Board | None = queries.boards(principal).filter(slug=slug).first()
     if found is not None:
         return found

@@ -80,13 +80,10 @@ def tasks(principal: Principal, wanted: TaskFilter) -> QuerySet[Task]:
     found = Task.objects.visible_to(principal).select_related(
         "board", "assignee_user", "assignee_profile"
     )
-    if wanted.board:
-        found = found.filter(board__slug=wanted.board)
-    if wanted.status:
-        found = found.filter(status=wanted.status)
+    found = found.filter(_matches(principal, wanted))
     if wanted.after_id is not None:
         found = found.filter(id__gt=wanted.after_id)
-    return found.filter(_matches(principal, wanted)).order_by("id")
+    return found.order_by("id")
 
 
 def columns(
@@ -135,8 +132,14 @@ def _parsed(cursor: str) -> tuple[int, UUID] | None:
 
 def _matches(principal: Principal, wanted: TaskFilter) -> Q:
     """What a filter asks for, as one condition."""
+    if any("\0" in each for each in (wanted.board, wanted.status, wanted.text)):
+        return Q(pk__in=())
     found = _assigned(principal, wanted.who)
     today = clock.now().date()
+    if wanted.board:
+        found &= Q(board__slug=wanted.board)
+    if wanted.status:
+        found &= Q(status=wanted.status)
     if wanted.urgent:
         found &= Q(priority__lte=1)
     if wanted.marked:
@@ -159,7 +162,7 @@ def _assigned(principal: Principal, who: str) -> Q:
         return Q(assignee_kind__in=(AssigneeKind.AGENT, AssigneeKind.AGENT_PROFILE))
     if who == "nobody":
         return Q(assignee_kind="")
-    if who.startswith("@"):
+    if who.startswith("@") and "\0" not in who:
         return Q(assignee_profile__slug=who[1:]) | Q(assignee_agent=who[1:])
     try:
         return Q(assignee_user_id=UUID(who))

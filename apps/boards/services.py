@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from apps.access.models import Principal, Workspace
@@ -340,14 +340,25 @@ def _settle_one(task_id: UUID) -> bool:
 
 def _create(by: Principal, board: Board, draft: TaskDraft, request_key: str) -> Task:
     key = _own_key(by, request_key) if request_key else ""
-    if key:
-        made = Task.objects.select_related("board", "workspace").filter(request_key=key)
-        if (before := made.first()) is not None:
-            if before.board_id != board.id:
-                raise Conflict("This key made a task on another board.")
-            return before
-    task = changes.create(by, board, draft.fields(), key)
+    if key and (before := _made_with(key, board)) is not None:
+        return before
+    try:
+        with transaction.atomic():
+            task = changes.create(by, board, draft.fields(), key)
+    except IntegrityError:
+        # The same request came twice at once, and the other one was first.
+        if not key or (before := _made_with(key, board)) is None:
+            raise
+        return before
     return _start_if_wanted(by, task)
+
+
+def _made_with(key: str, board: Board) -> Task | None:
+    rows = Task.objects.select_related("board", "workspace")
+    found: Task | None = rows.filter(request_key=key).first()
+    if found is not None and found.board_id != board.id:
+        raise Conflict("This key made a task on another board.")
+    return found
 
 
 def _start_if_wanted(by: Principal, task: Task) -> Task:

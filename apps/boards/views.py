@@ -123,7 +123,7 @@ def panel(request: HttpRequest) -> HttpResponse:
     counts = queries.counts(principal, [each.id for each in boards])
     mine = queries.tasks(principal, queries.TaskFilter(who="mine"))
     marked = queries.tasks(principal, queries.TaskFilter(marked=True))
-    waiting = mine.exclude(board_column=TaskStatus.DONE).order_by("position", "id")
+    waiting = mine.exclude(board_column=TaskStatus.DONE).exclude(status__in=MARKS)
     sums = {
         name: sum(each.get(name, 0) for each in counts.values())
         for name in (*WORKING, "marked")
@@ -132,7 +132,7 @@ def panel(request: HttpRequest) -> HttpResponse:
         "boards": boards,
         "sums": sums,
         "marked": marked[:SHOWN],
-        "mine": waiting[:SHOWN],
+        "mine": waiting.order_by("position", "id")[:SHOWN],
         "first": boards[0] if boards else None,
     }
     return pages.panel(request, "boards/_panel.html", context)
