@@ -6,6 +6,7 @@ same wall. Proxies from the environment are never used. Local model servers are
 reached only as the exact host:port that an operator wrote down.
 """
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection
@@ -107,7 +108,8 @@ class AsyncGuardedTransport2(httpx2.AsyncHTTPTransport):
         self._local = frozenset(local)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        _pin(request, self._local)
+        # Look-ups block; the loop that everybody shares must not.
+        await asyncio.to_thread(_pin, request, self._local)
         return await super().handle_async_request(request)
 
 

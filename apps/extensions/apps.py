@@ -11,6 +11,7 @@ class ExtensionsConfig(AppConfig):
         # Models exist only now, so these cannot be imported above.
         from . import ports
         from .adapters import sandbox
+        from .adapters.mcp import McpRuntime
         from .adapters.native import NativeRuntime
         from .adapters.package import TextRuntime
         from .adapters.scripts import ScriptRuntime
@@ -20,5 +21,8 @@ class ExtensionsConfig(AppConfig):
         ports.plug_runtime(ports.Transport.NATIVE, NativeRuntime())
         ports.plug_runtime(ports.Transport.SCRIPT, ScriptRuntime())
         ports.plug_runtime(ports.Transport.TEXT, TextRuntime())
+        mcp = McpRuntime()
+        ports.plug_runtime(ports.Transport.STDIO, mcp)
+        ports.plug_runtime(ports.Transport.HTTP, mcp)
         for tool in builtin.TOOLS:
             ports.native_tools.register(tool)

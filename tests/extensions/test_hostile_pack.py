@@ -312,8 +312,8 @@ def test_extension_that_runs_is_ended_from_another_thread(rob, tmp_path):
     stopper.join()
 
     assert "was killed" in said["error"]
-    assert [each.is_confirmed for each in ended] == [True]
-    assert ended[0].call_id == row_of("hostile/attack").id
+    assert all(each.is_confirmed for each in ended)
+    assert {each.call_id for each in ended} == {row_of("hostile/attack").id}
 
 
 def test_pack_is_large_enough():

@@ -48,6 +48,8 @@ OPEN_FILES = 256
 PROBE_SECONDS = 10.0
 #: Kept of what a child says on its error stream. Units: bytes.
 STDERR_BYTES = 4096
+#: How long the end of the error stream is waited for. Units: seconds.
+LAST_WORDS_SECONDS = 0.2
 #: Bytes of one line from a child that are read at once.
 READ_BYTES = 65_536
 
@@ -149,12 +151,14 @@ class Child:
         # What ends by itself has taken everything inside along.
         if self.is_alive or (self.process.returncode or 0) < 0:
             await asyncio.to_thread(processes.end_child, self.job.child_id)
+        await asyncio.wait(self._tasks[:1], timeout=LAST_WORDS_SECONDS)
+        # A pipe that nobody reads any more would hold the rest open.
+        self.process._transport.close()  # type: ignore[attr-defined]
         await self.process.wait()
         if self._gate >= 0:
             os.close(self._gate)
             self._gate = -1
-        for task in self._tasks:
-            task.cancel()
+        self._tasks[0].cancel()
 
     def _too_much_memory(self) -> None:
         self.ended_for = "it used more memory than its limit"
