@@ -203,7 +203,7 @@ class _Wires:
     bubblewrap reads what nobody may see in the process list, and the gate."""
 
     def __init__(self, job: Job) -> None:
-        self.argv = [*_confined(job), *job.command]
+        self.argv = [*_confined(job), *(_inside(job, word) for word in job.command)]
         self.env, self.cwd = BASE_ENV, None
         self.passed: tuple[int, ...] = ()
         self._gate = -1
@@ -278,7 +278,14 @@ def _marked(job: Job) -> dict[str, str]:
 def _hidden(job: Job) -> Iterator[bytes]:
     """Arguments that nobody may read in the process list."""
     for name, value in environment(job).items():
-        yield from (b"--setenv", name.encode(), value.encode())
+        yield from (b"--setenv", name.encode(), _inside(job, value).encode())
+
+
+def _inside(job: Job, word: str) -> str:
+    """Name the package as the child finds it."""
+    if job.folder is None or not isolation().is_available:
+        return word
+    return word.replace(str(job.folder), PACKAGE)
 
 
 def _confined(job: Job) -> list[str]:
