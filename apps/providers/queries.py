@@ -46,8 +46,10 @@ class LaneHealth:
 
     @property
     def state(self) -> str:
-        """ready, degraded (some routes rest) or down (none can be tried)."""
+        """ready, degraded (some rest), down (none can be tried) or unstaffed."""
         counted = [each for each in self.routes if not each.is_aside]
+        if not counted:
+            return "unstaffed"
         ready = [each for each in counted if each.state == "ready"]
         if not ready:
             return "down"
@@ -120,10 +122,8 @@ def _health(route: Route) -> RouteHealth:
 def all_remote_lanes_down() -> bool:
     """Tell whether no route above `local` can be tried, though some exist."""
     remote = [each for each in lanes_health() if each.lane != Lane.LOCAL]
-    staffed = [
-        lane for lane in remote if any(not each.is_aside for each in lane.routes)
-    ]
-    return bool(staffed) and all(each.state == "down" for each in staffed)
+    staffed = [lane.state for lane in remote if lane.state != "unstaffed"]
+    return bool(staffed) and all(state == "down" for state in staffed)
 
 
 def providers() -> QuerySet[Provider]:

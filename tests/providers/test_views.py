@@ -36,7 +36,7 @@ def test_every_lane_is_shown_even_without_a_route(client, alice):
 
     html = client.get(reverse("providers:list")).content.decode()
 
-    assert html.count("no route") == 3
+    assert html.count("no route of its own") == 3
 
 
 def test_an_administrator_adds_a_provider_and_tests_it(client, admin):

@@ -49,9 +49,7 @@ def _system() -> System:
     ]
     lanes = providers.lanes_health()
     troubles += [
-        f"the {lane.lane} lane is down"
-        for lane in lanes
-        if lane.routes and lane.state == "down"
+        f"the {lane.lane} lane is down" for lane in lanes if lane.state == "down"
     ]
     if troubles:
         return System("attention", "attention", "Degraded:", "; ".join(troubles))
