@@ -28,6 +28,8 @@ ROLE_SCOPES = {
             "boards:*",
             "halt:*",
             "extensions:*",
+            "approvals:read",
+            "grants:*",
         }
     ),
     Role.APPROVER: frozenset(
@@ -40,6 +42,7 @@ ROLE_SCOPES = {
             "halt:*",
             "approvals:*",
             "extensions:*",
+            "grants:*",
         }
     ),
     Role.ADMIN: frozenset({"*"}),

@@ -1,22 +1,35 @@
-"""Halting, approving and explaining over the API."""
+"""Halting, approving, granting, explaining and trying out over the API."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Router, Status
+from ninja import Query, Router, Status
 
 from apps.access.policies import caller
-from apps.common.schemas import PROBLEMS
+from apps.access.queries import default_workspace
+from apps.common import clock
+from apps.common.schemas import PROBLEMS, Cursor, cut
 from apps.gateway import queries, services
-from apps.gateway.models import ApprovalRequest, Call, Halt
+from apps.gateway.engine import desk
+from apps.gateway.models import Grant, Halt
 from apps.gateway.schemas import (
     ApprovalOut,
+    ApprovalPage,
     DecisionIn,
     ExplanationOut,
+    GrantIn,
+    GrantOut,
+    GrantPage,
     HaltIn,
     HaltOut,
     ResumeIn,
+    WhatIfIn,
+    WhatIfOut,
+    approval_out,
+    explanation_out,
+    what_if_out,
 )
 
 router = Router(tags=["gateway"], by_alias=True)
@@ -45,13 +58,28 @@ def resume(request: HttpRequest, body: ResumeIn) -> Status[None]:
 
 @router.get(
     "/approvals",
-    response={200: list[ApprovalOut]} | PROBLEMS,
+    response={200: ApprovalPage} | PROBLEMS,
     operation_id="listApprovals",
 )
-def list_approvals(request: HttpRequest) -> list[dict[str, Any]]:
+def list_approvals(
+    request: HttpRequest, cursor: Query[Cursor], state: str = "pending"
+) -> dict[str, Any]:
     auth = caller(request, "approvals:read")
-    found = queries.pending_approvals(auth.principal)[:500]
-    return [_shown(asked) for asked in found]
+    found = queries.approvals(auth.principal)
+    if state != "all":
+        found = found.filter(state=state)
+    page, following = cut(found, cursor)
+    return {"items": [approval_out(each) for each in page], "next_cursor": following}
+
+
+@router.get(
+    "/approvals/{approval_id}",
+    response={200: ApprovalOut} | PROBLEMS,
+    operation_id="getApproval",
+)
+def get_approval(request: HttpRequest, approval_id: UUID) -> dict[str, Any]:
+    auth = caller(request, "approvals:read")
+    return approval_out(queries.get_approval(approval_id, auth.principal))
 
 
 @router.post(
@@ -68,8 +96,59 @@ def decide_approval(
         approval_id=approval_id,
         approve=body.approve,
         reason=body.reason,
+        grant_hours=body.grant_hours,
     )
-    return _shown(asked)
+    return approval_out(asked)
+
+
+@router.get("/grants", response={200: GrantPage} | PROBLEMS, operation_id="listGrants")
+def list_grants(
+    request: HttpRequest, cursor: Query[Cursor], revoked: bool = False
+) -> dict[str, Any]:
+    auth = caller(request, "grants:read")
+    found = queries.grants(auth.principal)
+    if not revoked:
+        found = found.filter(revoked_at__isnull=True)
+    page, following = cut(found, cursor)
+    return {"items": page, "next_cursor": following}
+
+
+@router.post("/grants", response={201: GrantOut} | PROBLEMS, operation_id="createGrant")
+def create_grant(request: HttpRequest, body: GrantIn) -> Status[Grant]:
+    auth = caller(request, "grants:write")
+    made = services.make_grant(
+        by=auth.principal,
+        new=services.NewGrant(
+            kind=body.kind,
+            capabilities=tuple(body.capabilities),
+            reason=body.reason,
+            workspace=default_workspace(),
+            expires_at=clock.now() + timedelta(hours=body.hours),
+            constraints=dict(body.constraints),
+        ),
+    )
+    return Status(201, made)
+
+
+@router.delete(
+    "/grants/{grant_id}", response={204: None} | PROBLEMS, operation_id="revokeGrant"
+)
+def revoke_grant(
+    request: HttpRequest, grant_id: UUID, reason: str = ""
+) -> Status[None]:
+    auth = caller(request, "grants:write")
+    services.revoke_grant(by=auth.principal, grant_id=grant_id, reason=reason[:300])
+    return Status(204, None)
+
+
+@router.post(
+    "/policy/what-if", response={200: WhatIfOut} | PROBLEMS, operation_id="whatIf"
+)
+def what_if(request: HttpRequest, body: WhatIfIn) -> dict[str, Any]:
+    """Replay one change of policy over recorded calls. Saves nothing."""
+    auth = caller(request, "grants:read")
+    report = services.what_if(by=auth.principal, wanted=body.as_wanted())
+    return what_if_out(report)
 
 
 @router.get(
@@ -79,34 +158,5 @@ def decide_approval(
 )
 def explain_decision(request: HttpRequest, trace_id: str) -> list[dict[str, Any]]:
     auth = caller(request, "runs:read")
-    calls = queries.calls_of_trace(trace_id, auth.principal)[:500]
-    return [_explained(call) for call in calls]
-
-
-def _shown(asked: ApprovalRequest) -> dict[str, Any]:
-    call = asked.call
-    return {
-        "id": asked.id,
-        "state": asked.state,
-        "binding": asked.binding,
-        "expires_at": asked.expires_at,
-        "decided_at": asked.decided_at,
-        "capability": call.capability,
-        "arguments": call.arguments,
-        "run_id": call.run_id,
-        "trace_id": call.trace_id,
-    }
-
-
-def _explained(call: Call) -> dict[str, Any]:
-    return {
-        "call_id": call.id,
-        "kind": call.kind,
-        "capability": call.capability,
-        "state": call.state,
-        "stage": call.stage,
-        "reason_code": call.reason_code,
-        "error_code": call.error_code,
-        "detail": call.error_detail,
-        "facts": call.facts,
-    }
+    found = desk.explanations(trace_id, auth.principal)
+    return [explanation_out(each) for each in found]

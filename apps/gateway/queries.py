@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Prefetch, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
 from apps.access.models import Principal, PrincipalKind
 from apps.common.errors import NotFound
@@ -12,6 +12,7 @@ from .models import (
     ApprovalMode,
     ApprovalRequest,
     ApprovalState,
+    Budget,
     Call,
     CallState,
     Grant,
@@ -56,11 +57,10 @@ def pending_approvals(principal: Principal) -> QuerySet[ApprovalRequest]:
     return approvals(principal).filter(state=ApprovalState.PENDING).order_by("id")
 
 
-def approvals_of_session(
-    session_run_ids: list[UUID], principal: Principal
-) -> QuerySet[ApprovalRequest]:
-    """Return the questions of these runs that still wait, oldest first."""
-    return pending_approvals(principal).filter(call__run_id__in=session_run_ids)
+def questions_of_run(run_id: UUID, principal: Principal) -> QuerySet[ApprovalRequest]:
+    """Return what a run and the runs below it still ask, oldest first."""
+    below = Q(call__run_id=run_id) | Q(call__root_id=run_id)
+    return pending_approvals(principal).filter(below)
 
 
 def get_approval(approval_id: UUID, principal: Principal) -> ApprovalRequest:
@@ -117,7 +117,7 @@ def alike_approved(asked: ApprovalRequest, now: datetime) -> int:
 def grants(principal: Principal) -> QuerySet[Grant]:
     """Return the grants of the principal's workspaces and of the whole install."""
     mine: QuerySet[Grant] = Grant.objects.visible_to(principal)
-    if principal.kind == PrincipalKind.HUMAN and not mine.query.is_empty():
+    if principal.is_active and principal.kind == PrincipalKind.HUMAN:
         mine = mine | Grant.objects.filter(workspace__isnull=True)
     return mine.select_related("principal", "workspace").order_by("-id")
 
@@ -152,3 +152,18 @@ def grants_naming(extension_id: str) -> list[Grant]:
         for grant in live.order_by("id")
         if any(name.startswith(f"{extension_id}/") for name in grant.capabilities)
     ]
+
+
+def budgets(principal: Principal) -> QuerySet[Budget]:
+    """Return the budgets of the principal's workspaces and of the whole install."""
+    mine: QuerySet[Budget] = Budget.objects.visible_to(principal)
+    if principal.is_active and principal.kind == PrincipalKind.HUMAN:
+        mine = mine | Budget.objects.filter(workspace__isnull=True)
+    return mine.order_by("id")
+
+
+def approvals_of_calls(call_ids: list[UUID]) -> dict[UUID, ApprovalRequest]:
+    """Return the newest question of each call."""
+    found = ApprovalRequest.objects.filter(call_id__in=call_ids)
+    rows = found.select_related("decided_by", "requester").order_by("id")
+    return {asked.call_id: asked for asked in rows}

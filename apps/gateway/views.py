@@ -1,6 +1,6 @@
 """Stopping and resuming, and answering what agents ask."""
 
-import json
+import re
 from typing import Any
 from uuid import UUID
 
@@ -12,14 +12,28 @@ from django.views.decorators.http import require_GET, require_POST
 
 from apps.access import services as access
 from apps.access.models import Principal, User
-from apps.common import pages
-from apps.common.errors import PolarError
+from apps.common import canonical, clock, pages
+from apps.common.errors import Invalid, PolarError
 from apps.gateway import queries, services
-from apps.gateway.models import ApprovalRequest, Call, CallState, Halt
+from apps.gateway.engine import desk
+from apps.gateway.forms import GrantForm
+from apps.gateway.models import (
+    ApprovalRequest,
+    ApprovalState,
+    Call,
+    CallState,
+    Halt,
+    Strictness,
+)
+from apps.gateway.ports import CallKind
+from apps.gateway.schemas import WhatIfIn
 
 #: How many lifted halts and how many open questions a page shows.
 SHOWN = 20
 PANEL_SHOWN = 5
+
+_TRACE = re.compile(r"[0-9a-f]{32}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: What may be stopped, in the words of the form.
 SCOPES = (
@@ -72,33 +86,211 @@ def resume(request: HttpRequest, halt_id: UUID) -> HttpResponse:
 
 @require_GET
 def approvals(request: HttpRequest) -> HttpResponse:
-    pending = queries.pending_approvals(principal_of(request))[: pages.PAGE_SIZE]
-    context = {"questions": [_question(asked) for asked in pending]}
+    principal = principal_of(request)
+    pending = list(queries.pending_approvals(principal)[: pages.PAGE_SIZE])
+    context = {
+        "groups": desk.grouped(pending, principal),
+        "waiting": len(pending),
+        "seen": _digest(pending),
+    }
     return render(request, "gateway/approvals.html", context)
+
+
+@require_GET
+def decided(request: HttpRequest) -> HttpResponse:
+    """What was answered, by whom and why, newest first."""
+    answered = queries.approvals(principal_of(request)).exclude(
+        state=ApprovalState.PENDING
+    )
+    state = request.GET.get("state", "")
+    if state in ApprovalState.values:
+        answered = answered.filter(state=state)
+    page = pages.keyset(answered, request.GET)
+    context = {"page": page, "state": state, "states": ApprovalState.values[1:]}
+    return render(request, "gateway/decided.html", context)
+
+
+@require_GET
+def approval(request: HttpRequest, approval_id: UUID) -> HttpResponse:
+    principal = principal_of(request)
+    asked = queries.get_approval(approval_id, principal)
+    context = {"question": desk.question(asked, principal)}
+    return render(request, "gateway/approval.html", context)
+
+
+@require_GET
+def news(request: HttpRequest) -> HttpResponse:
+    """Says that the list has changed, without touching what somebody is typing."""
+    pending = list(queries.pending_approvals(principal_of(request))[: pages.PAGE_SIZE])
+    if request.GET.get("seen") == _digest(pending):
+        return HttpResponse(status=204)
+    return render(request, "gateway/_news.html", {"waiting": len(pending)})
+
+
+@require_GET
+def run_questions(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The open questions of one run, to be answered in its conversation."""
+    principal = principal_of(request)
+    pending = list(queries.questions_of_run(run_id, principal)[:SHOWN])
+    if request.GET.get("seen", _digest([])) == _digest(pending):
+        return HttpResponse(status=204)
+    context = {
+        "questions": [desk.question(asked, principal) for asked in pending],
+        "run_id": run_id,
+        "seen": _digest(pending),
+    }
+    return render(request, "gateway/_run_questions.html", context)
 
 
 @require_POST
 def decide(request: HttpRequest, approval_id: UUID) -> HttpResponse:
-    approve = request.POST.get("answer") == "approve"
+    said = request.POST.get("answer")
+    hours = request.POST.get("hours", "")
+    refusal, done = "", ""
     try:
+        if said not in ("approve", "grant", "reject"):
+            raise Invalid("Choose approve, grant or reject.")
         services.decide_approval(
             by=principal_of(request),
             approval_id=approval_id,
-            approve=approve,
+            approve=said != "reject",
             reason=request.POST.get("reason", ""),
+            grant_hours=int(hours) if said == "grant" and hours.isdigit() else 0,
         )
-        word = "Approved once." if approve else "Rejected."
-        messages.success(request, f"{word} The run that asked goes on.")
+        done = desk.DONE[said]
     except PolarError as error:
-        messages.error(request, f"Not decided: {error.detail} ({error.code})")
+        refusal = f"Not decided: {error.detail} ({error.code})"
+    if pages.is_partial(request):
+        context = {"refusal": refusal, "done": done, "approval_id": approval_id}
+        return render(request, "gateway/_decided.html", context)
+    if refusal:
+        messages.error(request, refusal)
+    else:
+        messages.success(request, f"{done} The run that asked goes on.")
+    return HttpResponseRedirect(reverse("gateway:approvals"))
+
+
+@require_POST
+def decide_many(request: HttpRequest) -> HttpResponse:
+    """Answer exactly the questions that were on the page, each on its own."""
+    listed = [UUID(each) for each in request.POST.getlist("approval") if _is_id(each)]
+    approve = request.POST.get("answer") == "approve"
+    said = services.decide_together(
+        by=principal_of(request),
+        approval_ids=listed[: pages.PAGE_SIZE],
+        approve=approve,
+        reason=request.POST.get("reason", ""),
+    )
+    refused = [why for _, why in said if why]
+    word = "approved once" if approve else "rejected"
+    messages.success(request, f"{len(said) - len(refused)} {word}.")
+    for why in sorted(set(refused)):
+        messages.error(request, f"{refused.count(why)} not decided: {why}")
     return HttpResponseRedirect(reverse("gateway:approvals"))
 
 
 @require_GET
 def panel(request: HttpRequest) -> HttpResponse:
-    pending = queries.pending_approvals(principal_of(request))[:PANEL_SHOWN]
-    context = {"questions": [_question(asked) for asked in pending]}
+    principal = principal_of(request)
+    pending = queries.pending_approvals(principal)[:PANEL_SHOWN]
+    context = {"questions": [desk.question(asked, principal) for asked in pending]}
     return pages.panel(request, "gateway/_panel.html", context)
+
+
+@require_GET
+def grants(request: HttpRequest) -> HttpResponse:
+    principal = principal_of(request)
+    rows = queries.grants(principal)
+    if not request.GET.get("all"):
+        rows = rows.filter(revoked_at__isnull=True)
+    context = {
+        "page": pages.keyset(rows, request.GET),
+        "kinds": CallKind.choices,
+        "all": bool(request.GET.get("all")),
+        "now": clock.now(),
+    }
+    return render(request, "gateway/grants.html", context)
+
+
+@require_POST
+def make_grant(request: HttpRequest) -> HttpResponse:
+    form = GrantForm(request.POST)
+    try:
+        made = services.make_grant(by=principal_of(request), new=form.as_new())
+        messages.success(request, f"Granted: {', '.join(made.capabilities)}.")
+    except PolarError as error:
+        messages.error(request, f"Not granted: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("gateway:grants"))
+
+
+@require_POST
+def revoke_grant(request: HttpRequest, grant_id: UUID) -> HttpResponse:
+    reason = request.POST.get("reason", "").strip()
+    try:
+        services.revoke_grant(
+            by=principal_of(request), grant_id=grant_id, reason=reason
+        )
+        messages.success(request, "Revoked. What is not yet decided asks again.")
+    except PolarError as error:
+        messages.error(request, f"Not revoked: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("gateway:grants"))
+
+
+@require_GET
+def find_explanation(request: HttpRequest) -> HttpResponse:
+    """Go to the explanation of the trace id that was typed."""
+    trace_id = request.GET.get("trace", "").strip().lower()
+    if not _TRACE.fullmatch(trace_id):
+        return render(request, "gateway/explain.html", {"trace_id": trace_id})
+    return HttpResponseRedirect(reverse("gateway:explain", args=[trace_id]))
+
+
+@require_GET
+def explain(request: HttpRequest, trace_id: str) -> HttpResponse:
+    principal = principal_of(request)
+    found = desk.explanations(trace_id, principal)
+    only = request.GET.get("only") == "stopped"
+    stopped = [each for each in found if each.rule]
+    context = {
+        "trace_id": trace_id,
+        "found": stopped if only else found,
+        "total": len(found),
+        "stopped": len(stopped),
+        "only": only,
+    }
+    return render(request, "gateway/explain.html", context)
+
+
+@require_GET
+def what_if(request: HttpRequest) -> HttpResponse:
+    """Replay one change over recorded calls; nothing is saved. A shareable link."""
+    principal = principal_of(request)
+    asked = request.GET
+    context: dict[str, Any] = {
+        "asked": asked,
+        "grants": queries.grants(principal).filter(revoked_at__isnull=True)[:100],
+        "budgets": queries.budgets(principal)[:100],
+        "kinds": CallKind.choices,
+        "strictnesses": Strictness.values,
+    }
+    if asked.get("change"):
+        try:
+            wanted = WhatIfIn.from_words(asked.dict())
+            context["report"] = services.what_if(
+                by=principal, wanted=wanted.as_wanted()
+            )
+        except PolarError as error:
+            context["error"] = error
+    return render(request, "gateway/whatif.html", context)
+
+
+def _digest(asked: list[ApprovalRequest]) -> str:
+    text = " ".join(str(each.id) for each in asked)
+    return canonical.digest(text)[:12]
+
+
+def _is_id(text: str) -> bool:
+    return bool(_UUID.fullmatch(text.lower()))
 
 
 def _halts_context(request: HttpRequest) -> dict[str, Any]:
@@ -112,23 +304,3 @@ def _halts_context(request: HttpRequest) -> dict[str, Any]:
         ],
         "scopes": SCOPES,
     }
-
-
-def _question(asked: ApprovalRequest) -> dict[str, Any]:
-    """What a person must see before deciding: tool, exact arguments, risk."""
-    risk = asked.call.facts.get("risk", {})
-    return {
-        "asked": asked,
-        "call": asked.call,
-        "chips": [word for word in risk.values() if word and word != "none"],
-        "labels": asked.call.facts.get("labels", []),
-        "why": asked.call.facts.get("asks", []),
-        "arguments": _pretty(asked.call.arguments),
-    }
-
-
-def _pretty(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
-        return text

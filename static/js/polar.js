@@ -55,6 +55,20 @@
     if (event.detail.successful) { heardAt = Date.now(); sayHeard(); }
   });
   setInterval(sayHeard, 1000);
+  /* What expires counts down; the server's own words stay for those without script. */
+  function countDown() {
+    document.querySelectorAll("time[data-countdown]").forEach(function (node) {
+      var left = Math.floor((Date.parse(node.dateTime) - Date.now()) / 1000);
+      if (isNaN(left)) { return; }
+      var hours = Math.floor(left / 3600), minutes = Math.floor(left / 60) % 60;
+      var seconds = ("0" + (left % 60)).slice(-2);
+      node.textContent = left <= 0 ? "now" :
+        hours ? "in " + hours + " h " + minutes + " min" : "in " + minutes + ":" + seconds;
+    });
+  }
+  setInterval(countDown, 1000);
+  countDown();
+
   /* The header's ground is the state of the system, also after a swap. */
   function tint() {
     var status = document.getElementById("annunciator");

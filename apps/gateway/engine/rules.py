@@ -4,6 +4,7 @@ The approval stage decides by them and the what-if replays by them, so the two
 cannot say different things.
 """
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ TARGET_NAMES = frozenset(
     | {"email", "emails", "address", "addresses", "channel", "channels"}
     | {"path", "paths", "file", "files", "destination", "destinations", "ids"}
 )
+#: From this many targets on a person is asked, unless the capability says other.
+BULK = 50
 #: Asks that no standing grant answers: each needs its own decision.
 OWN_DECISION = frozenset(
     {"destructive", "label_conflict", "bulk", "plan", "reject_window"}
@@ -34,6 +37,20 @@ def risk_asks(risk: Json) -> list[str]:
     if risk.get("dataEgress") == "network":
         asks.append("network_egress")
     return asks
+
+
+def three_legs(kind: str, risk: Json, labels: Iterable[str]) -> bool:
+    """Tell whether untrusted, private and outward come together."""
+    marks = set(labels)
+    outward = (kind == "tool" and risk.get("dataEgress") == "network") or risk.get(
+        "sideEffects"
+    ) == "external"
+    return outward and "untrusted" in marks and bool(marks & {"private", "secret"})
+
+
+def writes(risk: Json) -> bool:
+    """Tell whether a call changes anything, so that many targets matter."""
+    return risk.get("riskLevel") != "read" or risk.get("sideEffects") != "none"
 
 
 def is_grantable(asks: list[str]) -> bool:

@@ -16,11 +16,13 @@ from apps.gateway.services.grants import (
 )
 from apps.gateway.services.halts import halt, hold_starts, resume, settle_outcome
 from apps.gateway.services.limits import save_budget, set_strictness
+from apps.gateway.services.trying import Wanted, what_if
 
 __all__ = [
     "Answer",
     "NewGrant",
     "Outcome",
+    "Wanted",
     "call",
     "decide_approval",
     "decide_together",
@@ -34,6 +36,7 @@ __all__ = [
     "set_strictness",
     "settle_outcome",
     "sweep_approvals",
+    "what_if",
 ]
 
 

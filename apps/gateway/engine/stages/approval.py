@@ -124,7 +124,9 @@ def _bulk(decision: Decision) -> list[str]:
     count = max(len(targets), rules.count_targets(request.arguments))
     decision.facts["targets"] = targets[:TARGETS_KEPT]
     decision.facts["target_count"] = count
-    writes = request.risk.level != "read" or request.risk.side_effects != "none"
+    if request.bulk_threshold != rules.BULK:
+        decision.facts["bulk_threshold"] = request.bulk_threshold
+    writes = rules.writes(request.risk.as_dict())
     return ["bulk"] if writes and count >= request.bulk_threshold else []
 
 
