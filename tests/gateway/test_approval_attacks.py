@@ -246,7 +246,8 @@ def test_answer_given_in_time_but_used_too_late_is_refused(
 ):
     request = outside.request(rob, workspace)
     asked = ask(request)
-    answer(asked, bob)
+    with clock.frozen(asked.expires_at - timedelta(seconds=1)):
+        answer(asked, bob)
 
     with (
         clock.frozen(asked.expires_at + timedelta(seconds=1)),
@@ -254,6 +255,19 @@ def test_answer_given_in_time_but_used_too_late_is_refused(
     ):
         services.call(request)
     assert outside.reached == []
+
+
+def test_waiting_two_days_for_a_person_is_not_work_of_the_tree(
+    outside, rob, workspace, bob
+):
+    request = outside.request(rob, workspace)
+    asked = ask(request)
+
+    with clock.frozen(clock.now() + timedelta(hours=48)):
+        answer(asked, bob)
+        services.call(request)
+
+    assert len(outside.reached) == 1
 
 
 def test_question_in_a_conversation_expires_in_half_an_hour(outside, workspace, bob):

@@ -13,7 +13,7 @@ from apps.common.errors import BudgetExceeded
 from apps.common.units import format_usd
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import LoopGuardTripped
-from apps.gateway.models import Call, CallState, CallTree
+from apps.gateway.models import ApprovalRequest, Call, CallState, CallTree
 from apps.gateway.ports import CallKind
 
 COUNTED = frozenset({CallKind.TOOL, CallKind.HANDOFF})
@@ -81,7 +81,8 @@ def _check_totals(decision: Decision) -> None:
     tree = Call.objects.filter(root_id=decision.request.lineage.root_id)
     totals = tree.aggregate(began=Min("created_at"), micros=Sum("micros"))
     limit = timedelta(seconds=setting.max_root_seconds)
-    if totals["began"] and decision.now - totals["began"] > limit:
+    over = totals["began"] and decision.now - totals["began"] > limit
+    if over and decision.now - totals["began"] - _waited(decision) > limit:
         _trip(f"the tree has worked for more than {limit}", "wall_time")
     spent = int(totals["micros"] or 0)
     if spent >= setting.max_root_micros:
@@ -90,6 +91,22 @@ def _check_totals(decision: Decision) -> None:
             f"{format_usd(setting.max_root_micros)}",
             "money",
         )
+
+
+def _waited(decision: Decision) -> timedelta:
+    """How long the tree stood still for people: that is not work."""
+    asked = ApprovalRequest.objects.filter(
+        call__root_id=decision.request.lineage.root_id
+    ).order_by("created_at")
+    waited, until = timedelta(), None
+    for began, decided, expires in asked.values_list(
+        "created_at", "decided_at", "expires_at"
+    ):
+        ended = min(decided or expires, decision.now)
+        since = max(began, until) if until else began
+        waited += max(ended - since, timedelta())
+        until = max(ended, until) if until else ended
+    return waited
 
 
 def _check_handoffs(decision: Decision) -> None:
