@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
@@ -27,7 +27,7 @@ from apps.common.errors import (
     PolarError,
     Unauthenticated,
 )
-from apps.common.middleware import ForeignOrigin, StoreUnavailable, problem
+from apps.common.middleware import ForeignOrigin, problem, store_problem
 from apps.extensions.api import router as extensions
 from apps.gateway.api import router as gateway
 from apps.providers.api import router as providers
@@ -102,8 +102,11 @@ def _missing(request: HttpRequest, error: ObjectDoesNotExist) -> HttpResponse:
 
 
 @api.exception_handler(OperationalError)
-def _store(request: HttpRequest, error: OperationalError) -> HttpResponse:
-    return problem(StoreUnavailable())
+@api.exception_handler(InterfaceError)
+def _store(
+    request: HttpRequest, error: OperationalError | InterfaceError
+) -> HttpResponse:
+    return problem(store_problem(error))
 
 
 class MalformedBody(PolarError):

@@ -197,6 +197,8 @@ else:
         "-c idle_in_transaction_session_timeout=60000",
     }
 
+#: With so many runs waiting, new work that can wait is refused.
+POLAR_QUEUE_LIMIT = env.int("POLAR_QUEUE_LIMIT", default=20_000)
 REDIS_URL = env.str("REDIS_URL", default="")
 CELERY_APP = "polar_site.celery.app"
 

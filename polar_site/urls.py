@@ -20,6 +20,8 @@ def _open_to_tokens(patterns: list[Any]) -> list[Any]:
 
 _api_patterns, _api_app, _api_namespace = api.urls
 
+handler500 = "apps.common.middleware.server_error"
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", reliability.home, name="home"),
     path("", include("apps.reliability.urls")),

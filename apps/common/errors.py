@@ -126,6 +126,8 @@ class Halted(Denied):
     """An operator stopped this."""
 
     code = "POLAR_EXTENSION_POLICY_DENIED"
+    #: Work waits until the halt is lifted.
+    waits_as = "waiting_operator"
 
 
 class BudgetExceeded(Denied):

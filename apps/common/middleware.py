@@ -5,15 +5,18 @@ ids; `Door` refuses before anything of the body is read; `PageErrors` turns a
 `PolarError` of a page into the same words the API would use.
 """
 
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.views import defaults
 
 from . import ids
 from .errors import PolarError, Unavailable
@@ -118,8 +121,8 @@ class PageErrors:
     def process_exception(
         self, request: HttpRequest, error: Exception
     ) -> HttpResponse | None:
-        if isinstance(error, OperationalError):
-            error = StoreUnavailable()
+        if isinstance(error, STORE_ERRORS):
+            return store_answer(request, error)
         if not isinstance(error, PolarError):
             return None
         if request.path.startswith(API_PREFIX):
@@ -127,6 +130,50 @@ class PageErrors:
         context = {"error": error, "trace_id": ids.current_trace_id()}
         status = error.http_status
         return render(request, "error.html", context, status=status)
+
+
+#: The store is gone, locked or full; anything else of it is a bug.
+STORE_ERRORS = (OperationalError, InterfaceError)
+#: How SQLite and PostgreSQL say that the disk is full.
+FULL = ("database or disk is full", "No space left on device", "disk full")
+
+
+def store_problem(error: BaseException) -> PolarError:
+    """Say what a failing store means: full, or not there just now."""
+    is_full = any(words in str(error) for words in FULL)
+    return StoreFull() if is_full else StoreUnavailable()
+
+
+def store_answer(request: HttpRequest, error: BaseException) -> HttpResponse:
+    """Answer without the store: nothing here may ask it again."""
+    found = store_problem(error)
+    answer: HttpResponse = problem(found)
+    if not request.path.startswith(API_PREFIX):
+        context = {
+            "code": found.code,
+            "headline": "The store cannot be used.",
+            "detail": found.detail,
+            "trace_id": ids.current_trace_id(),
+        }
+        retry_after = answer["Retry-After"]
+        page = render_to_string("503.html", context)
+        answer = HttpResponse(page, status=found.http_status)
+        answer["Retry-After"] = retry_after
+    return answer
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer what no middleware caught; a failing store is no fault of ours.
+
+    Middleware that asks the store (sessions, the login gate) fails outside every
+    view, where only this handler is asked.
+    """
+    error = sys.exc_info()[1]
+    if isinstance(error, STORE_ERRORS):
+        return store_answer(request, error)
+    if request.path.startswith(API_PREFIX):
+        return problem(ServerError())
+    return defaults.server_error(request)
 
 
 class BodyRefused(PolarError):
@@ -160,3 +207,17 @@ class StoreUnavailable(Unavailable):
     """The store cannot be opened just now; nothing was changed."""
 
     code = "POLAR_STORE_UNAVAILABLE"
+
+
+class StoreFull(Unavailable):
+    """The disk is full. Nothing new is taken in; what was accepted is kept."""
+
+    code = "POLAR_STORE_FULL"
+    http_status = 507
+    retry_after_seconds = 30
+
+
+class ServerError(PolarError):
+    """A fault of Polar's own; its trace id leads to the log."""
+
+    code = "POLAR_INTERNAL_ERROR"

@@ -6,6 +6,8 @@ Denied
   PermitRefused      an adapter has no permit, or it is spent
 Invalid
   ContractBroken     the request or the answer does not match its contract
+Halted
+  RunHalted          exactly this run was stopped; it does not wait
 UpstreamError
   OutcomeUnknown     it may have happened; an operator settles it
   EffectLeftUndone   it did not happen, and an operator wants no repeat
@@ -13,7 +15,14 @@ Conflict
   KeyReused          one idempotency key, two sets of arguments
 """
 
-from apps.common.errors import Conflict, Denied, Invalid, NotGranted, UpstreamError
+from apps.common.errors import (
+    Conflict,
+    Denied,
+    Halted,
+    Invalid,
+    NotGranted,
+    UpstreamError,
+)
 
 
 class CapabilityDenied(NotGranted):
@@ -26,6 +35,12 @@ class LoopGuardTripped(NotGranted):
 
 class PermitRefused(Denied):
     """An effect needs an unspent permit for exactly these arguments."""
+
+
+class RunHalted(Halted):
+    """An operator stopped exactly this run, so it ends."""
+
+    waits_as = ""
 
 
 class ContractBroken(Invalid):

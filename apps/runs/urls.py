@@ -5,6 +5,7 @@ from apps.runs import views
 app_name = "runs"
 
 urlpatterns = [
+    path("metrics", views.metrics, name="metrics"),
     path("runs/", views.run_list, name="list"),
     path("runs/dead-letters/", views.dead_letters, name="dead_letters"),
     path("runs/panel/", views.panel, name="panel"),

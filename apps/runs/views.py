@@ -4,7 +4,9 @@ import re
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -14,11 +16,13 @@ from django.views.decorators.http import (
     require_POST,
 )
 
+from apps.access import queries as access_queries
 from apps.access import services as access
 from apps.access.models import Principal, User
+from apps.access.policies import check_scope
 from apps.access.queries import default_workspace
 from apps.common import pages
-from apps.common.errors import PolarError
+from apps.common.errors import PolarError, Unauthenticated
 from apps.runs import policies, queries, services
 from apps.runs.forms import ScheduleForm, form_of
 from apps.runs.models import (
@@ -206,6 +210,28 @@ def settle_effect(request: HttpRequest, run_id: UUID, call_id: UUID) -> HttpResp
     except PolarError as error:
         messages.error(request, f"Not settled: {error.detail} ({error.code})")
     return HttpResponseRedirect(reverse("runs:detail", args=[run_id]))
+
+
+@login_not_required
+@require_GET
+def metrics(request: HttpRequest) -> HttpResponse:
+    """The state of the work for Prometheus: from this machine, or with a token."""
+    if not _is_local(request):
+        scheme, _, raw = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not raw.strip():
+            raise Unauthenticated("Send Authorization: Bearer <token> with runs:read.")
+        check_scope(access_queries.authenticate(raw.strip()), "runs:read")
+    return HttpResponse(
+        services.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+def _is_local(request: HttpRequest) -> bool:
+    """Behind a proxy everybody comes from loopback, so nobody is local there."""
+    proxied = settings.POLAR_BEHIND_TLS or any(
+        name in request.headers for name in ("X-Forwarded-For", "Forwarded")
+    )
+    return not proxied and request.META.get("REMOTE_ADDR") in ("127.0.0.1", "::1")
 
 
 # --- schedules

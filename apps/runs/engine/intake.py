@@ -12,7 +12,7 @@ from apps.access.models import Principal, Workspace
 from apps.audit import services as audit
 from apps.common import clock, failpoints, ids, statements
 from apps.common.errors import Invalid
-from apps.runs.engine import settle
+from apps.runs.engine import pressure, settle
 from apps.runs.models import Run, Trigger
 from apps.runs.ports import handlers
 
@@ -40,10 +40,13 @@ class NewRun:
 def enqueue(new: NewRun) -> Run:
     """Insert the run and ring for it once the transaction at hand commits.
 
-    Raises: Invalid.
+    Raises: Invalid, QueueFull.
     """
     if new.trigger not in Trigger.values:
         raise Invalid(f"Unknown trigger {new.trigger!r}.")
+    pressure.check(
+        new.trigger, has_parent=new.parent is not None, priority=new.priority
+    )
     parent, now = new.parent, clock.now()
     inherited = parent.trace_id if parent else ids.current_trace_id()
     run = Run(

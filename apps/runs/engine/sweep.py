@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from apps.common import clock
+from apps.gateway.models import Halt
 from apps.runs.engine import settle
 from apps.runs.models import Reason, Run, State, WorkerBeat
 from apps.runs.ports import doorbell
@@ -19,6 +20,8 @@ from apps.runs.ports import doorbell
 BATCH = 200
 #: Runs that have been due for longer are rung for again.
 OVERDUE = timedelta(seconds=3)
+#: How a run names the halt that it waits for.
+HALT = "halt:"
 #: A process that was silent for so long is forgotten.
 SILENT = timedelta(minutes=10)
 
@@ -40,7 +43,7 @@ def sweep() -> Swept:
     now = clock.now()
     lapsed = list(Run.objects.expired(now).order_by("lease_until", "id")[:BATCH])
     poisoned = sum(_reclaim(run, now) for run in lapsed)
-    woken = _wake_sleepers(now)
+    woken = _wake_sleepers(now) + _wake_resumed()
     WorkerBeat.objects.filter(beat_at__lt=now - SILENT).delete()
     return Swept(len(lapsed) - poisoned, poisoned, woken)
 
@@ -76,6 +79,19 @@ def _wake_sleepers(now: datetime) -> int:
         return 0
     due = Q(id__in=sleepers, wake_at__lte=now)
     return len(settle.queue_waiting(due, reason="time_to_go_on"))
+
+
+def _wake_resumed() -> int:
+    """Queue the runs that waited for a halt which is lifted."""
+    halted = Run.objects.filter(
+        state=State.WAITING_OPERATOR, waiting_on__startswith=HALT
+    )
+    waited_for = set(halted.values_list("waiting_on", flat=True).distinct()[:BATCH])
+    if not waited_for:
+        return 0
+    active = {f"{HALT}{row.id}" for row in Halt.objects.active()}
+    over = Q(waiting_on__in=waited_for - active)
+    return len(settle.queue_waiting(over, reason="resumed"))
 
 
 def ring_for_overdue() -> int:

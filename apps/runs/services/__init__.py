@@ -16,7 +16,15 @@ from apps.common import clock
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Conflict, Invalid
 from apps.runs import policies
-from apps.runs.engine import calendar, delivery, executor, intake, leases, settle
+from apps.runs.engine import (
+    calendar,
+    delivery,
+    executor,
+    intake,
+    leases,
+    pressure,
+    settle,
+)
 from apps.runs.engine.delivery import Verdict as Verdict
 from apps.runs.engine.sweep import Swept, ring_for_overdue, sweep
 from apps.runs.models import CANCELLABLE, LIFECYCLE, WAITING, Run, Schedule, State
@@ -71,7 +79,8 @@ def enqueue(
 ) -> Run:
     """Put a run into the queue; the doorbell rings after the commit.
 
-    Writes: Run.   Raises: Invalid.   Shape: the payload holds ids and plain values.
+    Writes: Run.   Raises: Invalid, QueueFull for work that can wait.
+    Shape: the payload holds ids and plain values.
     """
     return intake.enqueue(intake.NewRun(kind, payload, principal, workspace, **options))
 
@@ -187,6 +196,16 @@ def admit_delivery(*, schedule: Schedule, recipient: str) -> Verdict:
                 because=found.reason,
             )
     return found
+
+
+def metrics() -> str:
+    """Describe the work for Prometheus: depth, oldest age, states, workers."""
+    return pressure.metrics()
+
+
+def queue_is_full() -> bool:
+    """Tell whether work that can wait would be refused now."""
+    return pressure.is_full()
 
 
 def fire_due_slots() -> int:

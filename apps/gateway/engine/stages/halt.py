@@ -2,6 +2,7 @@
 
 from apps.common.errors import Halted
 from apps.gateway.engine.decision import Decision
+from apps.gateway.errors import RunHalted
 from apps.gateway.models import Halt
 from apps.gateway.ports import CallKind, CallRequest
 
@@ -37,11 +38,13 @@ def check_request(request: CallRequest) -> None:
     covering = Halt.objects.active().filter(scope__in=scopes_of(request))
     found = covering.order_by("created_at", "id").first()
     if found is not None:
-        raise Halted(
+        kind = RunHalted if found.scope.startswith("run:") else Halted
+        raise kind(
             f"{found.set_by} stopped {found.scope}: {found.reason}",
             reason_code="halted",
             halt_id=str(found.id),
             scope=found.scope,
+            waiting_on=f"halt:{found.id}",
         )
 
 
