@@ -16,6 +16,8 @@ from apps.agents.models import (
     Conversation,
     Delta,
     Handoff,
+    Memory,
+    MemoryWord,
     ProfilePin,
     ProfileVersion,
     Step,
@@ -130,6 +132,24 @@ class HandoffAdmin(ReadOnlyAdmin):
     @admin.display(description="state", ordering="state")
     def badge(self, row: Handoff) -> SafeString:
         return state_badge(row.state)
+
+
+@admin.register(Memory)
+class MemoryAdmin(ReadOnlyAdmin):
+    list_display = ("id", "workspace", "scope", "agent", "by_label", "updated_at")
+    list_filter = ("scope", "workspace")
+    list_select_related = ("workspace",)
+    search_fields = ("=id", "=trace_id")
+    exclude = ("text",)
+    ordering = ("-id",)
+
+
+@admin.register(MemoryWord)
+class MemoryWordAdmin(ReadOnlyAdmin):
+    list_display = ("id", "memory")
+    exclude = ("word",)
+    search_fields = ("=memory__id",)
+    ordering = ("-id",)
 
 
 @admin.register(Delta)

@@ -11,12 +11,20 @@ from apps.access import queries as access
 from apps.access.models import Principal, Workspace
 from apps.access.policies import caller
 from apps.agents import queries, services
-from apps.agents.engine import recursion, usage
-from apps.agents.models import AgentProfile, Conversation, Handoff, PinScope, Turn
+from apps.agents.engine import memory, recursion, usage
+from apps.agents.models import (
+    AgentProfile,
+    Conversation,
+    Handoff,
+    Memory,
+    PinScope,
+    Turn,
+)
 from apps.agents.schemas import (
     EffectivePin,
     HandoffPage,
     HeatMapOut,
+    MemoryPage,
     OrchestrateIn,
     PinIn,
     PinOut,
@@ -203,6 +211,26 @@ def list_handoffs(
         rows = rows.filter(trace_id=trace_id)
     items, following = cut(rows, page)
     return {"items": items, "next_cursor": following}
+
+
+@router.get(
+    "/memories", response={200: MemoryPage} | PROBLEMS, operation_id="listMemories"
+)
+def list_memories(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
+    principal = caller(request, "agents:read").principal
+    items, following = cut(Memory.objects.shown_to(principal), page)
+    return {"items": items, "next_cursor": following}
+
+
+@router.delete(
+    "/memories/{memory_id}",
+    response={204: None} | PROBLEMS,
+    operation_id="deleteMemory",
+)
+def delete_memory(request: HttpRequest, memory_id: UUID) -> Status[None]:
+    principal = caller(request, "agents:write").principal
+    memory.forget(by=principal, memory_id=memory_id)
+    return Status(204, None)
 
 
 def _session(principal: Principal, session_id: UUID | None) -> Conversation:

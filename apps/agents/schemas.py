@@ -182,3 +182,21 @@ class UsageGroup(Out):
     tokens_out: int
     micros: int
     average_ms: int
+
+
+class MemoryOut(Out):
+    id: UUID
+    created_at: datetime
+    updated_at: datetime
+    scope: str
+    key: str
+    text: str
+    labels: list[str]
+    agent: str
+    by_label: str
+    trace_id: str
+
+
+class MemoryPage(Out):
+    items: list[MemoryOut]
+    next_cursor: str

@@ -5,17 +5,19 @@ import json
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
 
 from apps.access import services as access
 from apps.access.models import Principal, User
-from apps.agents.engine import recursion, usage, waterfall
-from apps.agents.models import AgentProfile, Turn
+from apps.agents.engine import memory, recursion, usage, waterfall
+from apps.agents.models import AgentProfile, Memory, Turn
 from apps.audit.models import Event
 from apps.common import pages
-from apps.common.errors import NotFound
+from apps.common.errors import NotFound, PolarError
 from apps.gateway.models import Call, CallKind, CallState
 from apps.providers.models import Lane, Origin
 
@@ -81,6 +83,33 @@ def usage_csv(request: HttpRequest) -> HttpResponse:
         usage.lines(principal=principal, days=days, origin=_origin(request))
     )
     return answer
+
+
+@require_GET
+def memory_list(request: HttpRequest) -> HttpResponse:
+    asked = request.GET.get("q", "").strip()[:200]
+    rows = Memory.objects.shown_to(principal_of(request))
+    for word in memory.words_of(asked)[:20]:
+        rows = rows.filter(words__word__startswith=word)
+    page = pages.keyset(rows.distinct(), request.GET, size=25)
+    return render(request, "agents/memory.html", {"page": page, "q": asked})
+
+
+@require_POST
+def memory_change(request: HttpRequest, memory_id: UUID) -> HttpResponse:
+    """Correct or forget one memory."""
+    by = principal_of(request)
+    try:
+        if request.POST.get("do") == "forget":
+            memory.forget(by=by, memory_id=memory_id)
+            messages.success(request, "Forgotten. Conversations keep what was said.")
+        else:
+            text = request.POST.get("text", "")
+            memory.correct(by=by, memory_id=memory_id, text=text)
+            messages.success(request, "Corrected; agents recall your words now.")
+    except PolarError as error:
+        messages.error(request, f"Not changed: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("agents:memory"))
 
 
 def _days(request: HttpRequest) -> int:

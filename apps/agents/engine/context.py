@@ -23,7 +23,7 @@ OLD_RESULT_CHARACTERS = 600
 MOST_TURNS = 40
 #: Tools that Polar ships return what Polar made, except where they quote people.
 SHIPPED = "polar/"
-QUOTING = frozenset({"polar/conversation.search"})
+QUOTING = frozenset({"polar/conversation.search", "polar/memory.recall"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from apps.agents.models.core import (
     as_body,
 )
 from apps.agents.models.delegation import HANDOFF, Handoff, HandoffState, Mode
+from apps.agents.models.memory import Memory, MemoryScope, MemoryWord
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -34,6 +35,9 @@ __all__ = [
     "DeltaKind",
     "Handoff",
     "HandoffState",
+    "Memory",
+    "MemoryScope",
+    "MemoryWord",
     "Mode",
     "PinScope",
     "ProfilePin",
