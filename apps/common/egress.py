@@ -32,6 +32,8 @@ REFUSED_NETWORKS = tuple(
         "192.88.99.0/24",
     )
 )
+#: All of IPv6 that is ever routed; what lies outside holds old disguises.
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 class EgressRefused(Denied):
@@ -80,6 +82,8 @@ def is_public(address: str) -> bool:
     mapped = getattr(parsed, "ipv4_mapped", None)
     if mapped is not None:
         return is_public(str(mapped))
+    if parsed.version == 6 and parsed not in GLOBAL_UNICAST:
+        return False
     refused = any(
         parsed in network
         for network in REFUSED_NETWORKS
