@@ -380,7 +380,7 @@ def _differences(task: Task, form: forms.TaskForm) -> list[tuple[str, str, str]]
     """Shape: (field, what it says now, what was typed), where the two differ."""
     task.refresh_from_db()
     now, typed = forms.values_of(task), form.cleaned_data
-    names = ("title", "body", "priority", "due_date", "assignee", "url")
+    names = ("title", "body", "priority", "due_date", "assignee", "url", *forms.LINKS)
     return [
         (name.replace("_", " "), str(now.get(name) or ""), str(typed.get(name) or ""))
         for name in names

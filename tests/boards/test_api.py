@@ -103,3 +103,10 @@ def test_link_that_is_no_web_address_is_refused(api, board, url):
 
     assert refused.status_code == 422
     assert refused.json()["fields"][0]["path"] == "url"
+
+
+@pytest.mark.parametrize("query", ["text=%00", "board=%00", "status=%00", "who=@%00"])
+def test_filter_that_no_database_holds_finds_nothing(api, task, query):
+    answer = api(f"tasks?{query}")
+
+    assert (answer.status_code, answer.json()["items"]) == (200, [])

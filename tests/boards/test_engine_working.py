@@ -207,6 +207,23 @@ def test_agent_cannot_set_an_agent_to_work(board, rob, writer):
     assert (Turn.objects.count(), Task.objects.count()) == (0, 0)
 
 
+def test_text_that_an_agent_wrote_is_labelled_untrusted(board, rob, alice, writer):
+    task = services.upsert_task(by=rob, board=board, draft=draft_for(None))
+    assigned = services.upsert_task(
+        by=alice.principal,
+        board=board,
+        draft=draft_for(writer),
+        task_id=task.id,
+        expected_version=1,
+    )
+
+    assert Turn.objects.get(id=assigned.turn_id).labels == ["untrusted"]
+
+
+def test_text_of_people_carries_no_label(given):
+    assert Turn.objects.get(id=given.turn_id).labels == []
+
+
 def test_assigned_agent_answers_through_the_real_machinery(workspace, alice, board):
     """From the assignment to the comment: worker, loop, reply run, move."""
     from apps.agents import services as agents

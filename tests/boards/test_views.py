@@ -5,9 +5,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from apps.access import services as access
 from apps.agents.models import Turn
 from apps.boards import queries, services
 from apps.boards.models import Task, TaskComment
+from apps.gateway import services as gateway
+from apps.runs.models import Run
 
 HTMX = {"HX-Request": "true"}
 
@@ -292,3 +295,45 @@ def test_filters_live_in_the_address(signed_in, board, alice, asked, shown):
 
     titles = {card.task.title for card in page.context["columns"][0]["cards"]}
     assert titles == shown
+
+
+def test_board_answers_and_moves_while_everything_is_halted(
+    signed_in, board, task, writer
+):
+    gateway.halt(by=access.system_principal(), scope="all", reason="S1")
+    url = reverse("boards:board", args=[board.id])
+
+    moved = signed_in.post(
+        reverse("boards:move", args=[task.id]),
+        {"status": "done", "expected_version": 1},
+        headers=HTMX,
+    )
+    typed = {"title": "Greet", "priority": 2, "assignee": f"profile:{writer.id}"}
+    signed_in.post(reverse("boards:new_task", args=[board.id]), typed)
+
+    assert (moved.status_code, signed_in.get(url).status_code) == (200, 200)
+    assert Run.objects.get(kind="agents.turn").state == "queued"
+
+
+def test_run_page_and_answer_offer_a_task(signed_in, board, writer, alice):
+    draft = services.TaskDraft(
+        title="Greet",
+        assignee_kind="agent_profile",
+        assignee_profile_id=writer.id,
+    )
+    made = services.upsert_task(by=alice.principal, board=board, draft=draft)
+
+    page = text(signed_in.get(reverse("runs:detail", args=[made.run_id])))
+
+    assert f"{reverse('boards:new_task_anywhere')}?run_id={made.run_id}" in page
+
+
+def test_title_that_tries_to_be_html_stays_text(signed_in, board, alice):
+    evil = '"><script>alert(1)</script>'
+    services.upsert_task(
+        by=alice.principal, board=board, draft=services.TaskDraft(title=evil)
+    )
+
+    page = text(signed_in.get(reverse("boards:board", args=[board.id])))
+
+    assert "<script>alert" not in page

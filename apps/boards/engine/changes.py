@@ -98,7 +98,7 @@ def conflict(task: Task, expected: int) -> VersionConflict:
     """Say who changed what since the version that was read."""
     missed = queries.missed_changes(task.id, expected)
     now = missed[-1].version if missed else task.version
-    told = "; ".join(queries.in_words(event) for event in missed[-3:])
+    told = " ".join(queries.in_words(event) for event in missed[-3:])
     return VersionConflict(
         f"This task is at version {now}, not {expected}. {told}".strip(),
         version=now,

@@ -6,7 +6,7 @@ meanwhile stands, and a marked task stays marked.
 """
 
 from apps.access import services as access
-from apps.access.models import Principal
+from apps.access.models import Principal, PrincipalKind
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile, Turn, TurnState
 from apps.audit import services as audit
@@ -16,6 +16,7 @@ from apps.boards.models import (
     AssigneeKind,
     Task,
     TaskComment,
+    TaskEvent,
     TaskEventType,
     TaskStatus,
 )
@@ -32,6 +33,9 @@ MOST_COMMENT_CHARACTERS = 20_000
 TICK_LIMIT = 200
 #: How many comments an agent is shown when it is asked again.
 COMMENTS_SHOWN = 20
+#: Whose words carry the label that the rule of two reads.
+MACHINES = (PrincipalKind.AGENT, PrincipalKind.AUTOMATION)
+UNTRUSTED = "untrusted"
 #: From here a task can be worked on.
 STARTABLE = (TaskStatus.TODO, TaskStatus.IN_PROGRESS, TaskStatus.BLOCKED)
 
@@ -68,6 +72,7 @@ def start(by: Principal, task: Task) -> Task:
         profile=profile,
         trigger="manual",
         reply_run_kind=RUN_KIND,
+        labels=_labels(task),
     )
     change = changes.Change(
         type=TaskEventType.TRANSITIONED
@@ -199,6 +204,12 @@ def _comment(turn: Turn, task: Task) -> None:
         )
 
 
+def _labels(task: Task) -> frozenset[str]:
+    """What an agent or automation wrote is not a person's word, whoever assigns."""
+    wrote = TaskEvent.objects.filter(task_id=task.id, actor_kind__in=MACHINES)
+    return frozenset({UNTRUSTED}) if wrote.exists() else frozenset()
+
+
 def _request(task: Task) -> str:
     """What the agent is asked: the task, and what people said of it since."""
     parts = [f"Task: {task.title}"]
@@ -206,7 +217,7 @@ def _request(task: Task) -> str:
         parts.append(task.body)
     if task.due_date:
         parts.append(f"Due: {task.due_date.isoformat()} (today is {clock.now():%F})")
-    said = TaskComment.objects.filter(task_id=task.id).exclude(actor_kind="agent")
+    said = TaskComment.objects.filter(task_id=task.id).exclude(actor_kind__in=MACHINES)
     newest = list(said.order_by("-id")[:COMMENTS_SHOWN])[::-1]
     if newest:
         lines = [f"- {each.actor_label}: {each.text}" for each in newest]
