@@ -30,6 +30,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("apps.gateway.urls")),
     path("", include("apps.runs.urls")),
     path("", include("apps.providers.urls")),
+    path("", include("apps.extensions.urls")),
     path("", include("apps.agents.urls")),
     path("", include("apps.boards.urls")),
     path("", include("apps.channels.urls")),

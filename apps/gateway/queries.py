@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 
 from apps.access.models import Principal, PrincipalKind
 from apps.common.errors import NotFound
@@ -129,19 +129,6 @@ def calls_in_flight(extension_id: str) -> QuerySet[Call]:
         kind=CallKind.TOOL,
         capability__startswith=f"{extension_id}/",
     ).order_by("id")
-
-
-def tool_calls_since(extension_ids: list[str], since: datetime) -> dict[str, int]:
-    """Count each extension's calls since a moment, refused ones too."""
-    counted = dict.fromkeys(extension_ids, 0)
-    names = Call.objects.filter(kind=CallKind.TOOL, created_at__gte=since)
-    for name, count in (
-        names.values_list("capability").annotate(n=Count("id")).order_by("capability")
-    ):
-        ext_id = name.partition("/")[0]
-        if ext_id in counted:
-            counted[ext_id] += count
-    return counted
 
 
 def grants_naming(extension_id: str) -> list[Grant]:

@@ -9,9 +9,10 @@ where code reaches for them by itself.
 import posixpath
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 from apps.common.errors import RateLimited
 from apps.gateway.engine import locks
@@ -105,6 +106,7 @@ def _check_rate(rules: Json, extension_id: str, decision: Decision) -> None:
         principal_id=request.principal.id,
         kind=CallKind.TOOL,
         capability__startswith=f"{extension_id}/",
+        id__gte=_first_id(decision.now - WINDOW),
         created_at__gt=decision.now - WINDOW,
     ).exclude(state="denied")
     if recent.count() >= most:
@@ -115,6 +117,11 @@ def _check_rate(rules: Json, extension_id: str, decision: Decision) -> None:
             retry_after_seconds=wait,
             constraint="ratePerMinute",
         )
+
+
+def _first_id(moment: datetime) -> UUID:
+    """The least id of a moment, so that the primary key cuts the window."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def longest_list(value: Any) -> int:
