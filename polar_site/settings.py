@@ -214,6 +214,9 @@ POLAR_AUDIT_KEY = secret(
 POLAR_WITNESS_DIR = Path(
     env.str("POLAR_WITNESS_DIR", default=str(BASE_DIR / "var" / "witness"))
 )
+POLAR_SNAPSHOT_DIR = Path(
+    env.str("POLAR_SNAPSHOT_DIR", default=str(BASE_DIR / "var" / "snapshots"))
+)
 POLAR_SINK_FILE = env.str(
     "POLAR_SINK_FILE", default=str(BASE_DIR / "var" / "sink" / "audit.jsonl")
 )

@@ -16,6 +16,7 @@ _FIXED = {
     "POLAR_ORIGINS": "",
     "POLAR_VAULT_KEYS": "",
     "POLAR_WITNESS_DIR": "",
+    "POLAR_SNAPSHOT_DIR": "",
     "POLAR_SINK_FILE": "",
     "POLAR_EXTENSIONS_DIR": "",
     "POLAR_UI_API_SECRET": "",

@@ -86,6 +86,5 @@ declare(
     "audit.epoch_begun",
     "audit.exported",
     "audit.payloads_erased",
-    "store.alarm_raised",
     "store.alarm_ended",
 )

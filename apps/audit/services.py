@@ -263,6 +263,25 @@ def check_store() -> Alarm | None:
     return anchoring.check_store()
 
 
+def announce_restore(*, by: Actor, source: str, reason: str) -> Alarm:
+    """Say, signed and beside the witness, that an operator restores the store.
+
+    Until it ends nothing is claimed; what the restore gives up is no alarm.
+    Raises: NoWitness, KeyMismatch.
+    """
+    return anchoring.announce(witness.folder(), by=by, source=source, reason=reason)
+
+
+def what_contradicts() -> str:
+    """Tell what of the store the witness contradicts; "" when nothing."""
+    return anchoring.what_contradicts(witness.folder())
+
+
+def end_restore(*, how: str) -> None:
+    """End an announced restore whose store the witness knows."""
+    anchoring.end(witness.folder(), how=how)
+
+
 def standing_alarm() -> Alarm | None:
     """Return what stands against the store. Asks no table."""
     return alarm.current()

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -121,7 +121,7 @@ class PageErrors:
     def process_exception(
         self, request: HttpRequest, error: Exception
     ) -> HttpResponse | None:
-        if isinstance(error, STORE_ERRORS):
+        if is_store_error(error):
             return store_answer(request, error)
         if not isinstance(error, PolarError):
             return None
@@ -136,6 +136,14 @@ class PageErrors:
 STORE_ERRORS = (OperationalError, InterfaceError)
 #: How SQLite and PostgreSQL say that the disk is full.
 FULL = ("database or disk is full", "No space left on device", "disk full")
+
+
+def is_store_error(error: BaseException | None) -> bool:
+    """Tell a store that is away or in ruins from a statement that it refuses.
+
+    SQLite says plain DatabaseError of a malformed file.
+    """
+    return isinstance(error, STORE_ERRORS) or type(error) is DatabaseError
 
 
 def store_problem(error: BaseException) -> PolarError:
@@ -169,7 +177,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     view, where only this handler is asked.
     """
     error = sys.exc_info()[1]
-    if isinstance(error, STORE_ERRORS):
+    if is_store_error(error):
         return store_answer(request, error)
     if request.path.startswith(API_PREFIX):
         return problem(ServerError())

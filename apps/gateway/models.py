@@ -16,6 +16,7 @@ from .ports import EffectClass
 
 audit_ports.declare(
     "call.denied",
+    "call.held",
     "call.started",
     "call.settled",
     "call.outcome_settled",

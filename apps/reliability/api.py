@@ -1,14 +1,18 @@
 """Health over the API, with details for those who may see them."""
 
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest
 from ninja import Router
 
 from apps.access.policies import caller
+from apps.audit import services as audit
 from apps.common.schemas import PROBLEMS, Out
 
-from .queries import readiness
+from . import services
+from .queries import readiness, rollbacks
+from .schemas import ReasonIn, ResumedOut, RollbackOut, SnapshotOut, StoreOut
 
 router = Router(tags=["health"], by_alias=True)
 
@@ -23,3 +27,70 @@ class CheckOut(Out):
 def health(request: HttpRequest) -> list[Any]:
     caller(request, "runs:read")
     return list(readiness())
+
+
+@router.get("/store", response={200: StoreOut} | PROBLEMS, operation_id="getStore")
+def get_store(request: HttpRequest) -> dict[str, Any]:
+    """Tell whether the store is the one the witness knows."""
+    caller(request, "audit:read")
+    standing = audit.standing_alarm()
+    found = rollbacks()
+    if standing is not None:
+        found = found.filter(alarm_id=standing.id)
+    return {
+        "in_doubt": standing is not None,
+        "problem": standing.problem if standing else "",
+        "rollback": found.first(),
+    }
+
+
+@router.post(
+    "/store/accept", response={200: RollbackOut} | PROBLEMS, operation_id="acceptStore"
+)
+def accept_store(request: HttpRequest, body: ReasonIn) -> Any:
+    """Give up the lost future and begin a new epoch."""
+    by = caller(request, "store:write").principal
+    return services.accept_rollback(by=by, reason=body.reason)
+
+
+@router.post(
+    "/store/rollbacks/{rollback_id}/resume",
+    response={200: ResumedOut} | PROBLEMS,
+    operation_id="resumeStale",
+)
+def resume_stale(
+    request: HttpRequest, rollback_id: UUID, body: ReasonIn
+) -> dict[str, Any]:
+    """Let the runs go on that were held as stale."""
+    by = caller(request, "store:write").principal
+    resumed = services.resume_stale(by=by, rollback_id=rollback_id, reason=body.reason)
+    return {"run_ids": [run.id for run in resumed]}
+
+
+@router.get(
+    "/snapshots",
+    response={200: list[SnapshotOut]} | PROBLEMS,
+    operation_id="listSnapshots",
+)
+def list_snapshots(request: HttpRequest) -> list[services.Snapshot]:
+    caller(request, "store:read")
+    return services.snapshots()
+
+
+@router.post(
+    "/snapshots", response={201: SnapshotOut} | PROBLEMS, operation_id="createSnapshot"
+)
+def create_snapshot(request: HttpRequest) -> tuple[int, services.Snapshot]:
+    by = caller(request, "store:write").principal
+    return 201, services.create_snapshot(by=by)
+
+
+@router.post(
+    "/snapshots/{name}/verify",
+    response={200: SnapshotOut} | PROBLEMS,
+    operation_id="verifySnapshot",
+)
+def verify_snapshot(request: HttpRequest, name: str) -> services.Snapshot:
+    """Open a copy of it and recompute its log."""
+    by = caller(request, "store:write").principal
+    return services.verify_snapshot(by=by, name=name)

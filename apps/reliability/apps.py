@@ -8,7 +8,14 @@ class ReliabilityConfig(AppConfig):
     label = "reliability"
 
     def ready(self) -> None:
+        from apps.reliability import ports, services
+        from apps.reliability.adapters import programs
         from apps.reliability.engine import starter
         from apps.runs import ports as runs
 
         runs.handlers.register(starter.KIND, starter.start_scheduled_turn)
+        runs.ticks.register(
+            "reliability.store", services.look_after_alarm, 2.0, in_doubt=True
+        )
+        ports.plug(programs.Programs())
+        runs.handlers.register(services.SNAPSHOT_KIND, services.take_scheduled)

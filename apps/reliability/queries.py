@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import QuerySet
 
 from apps.audit import queries as audit
+from apps.audit import services as audit_services
 from apps.gateway import queries as gateway
+from apps.reliability.models import Rollback
 from apps.runs import queries as runs
+from apps.runs.models import Run
 from apps.vault import services as vault
 
 
@@ -23,7 +27,12 @@ class Check:
 
 def readiness() -> list[Check]:
     """Look at what serving needs and at what only degrades it."""
-    return [_store(), _sqlite(), _vault(), _workers(), _halts(), _chain()]
+    return [_alarm(), _store(), _sqlite(), _vault(), _workers(), _halts(), _chain()]
+
+
+def _alarm() -> Check:
+    standing = audit_services.standing_alarm()
+    return Check("witness", standing is None, standing.problem if standing else "")
 
 
 def _store() -> Check:
@@ -67,3 +76,15 @@ def _chain() -> Check:
     head = audit.head()
     where = settings.POLAR_WITNESS_DIR
     return Check("audit", True, f"{head.size} events sealed, witness in {where.name}")
+
+
+def rollbacks() -> QuerySet[Rollback]:
+    """Return what was found of stores that went back, newest first."""
+    return Rollback.objects.order_by("-id")
+
+
+def count_held(rollback: Rollback | None) -> int:
+    """Count the stale runs that still wait to be looked at."""
+    if rollback is None:
+        return 0
+    return Run.objects.filter(waiting_on=rollback.mark, reason="stale").count()

@@ -1,13 +1,28 @@
 """Is it alive, is it ready? Open to load balancers, silent about secrets."""
 
+from uuid import UUID
+
+from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
 
+from apps.access import queries as access
+from apps.access import services as access_services
+from apps.access.models import Principal, Role, User
+from apps.access.policies import check_role
+from apps.audit import queries as audit_queries
+from apps.audit import services as audit
 from apps.common import pages
+from apps.common.errors import PolarError
 
-from .queries import readiness
+from . import services
+from .queries import count_held, readiness, rollbacks
+
+EARLIER = 20
 
 
 @login_not_required
@@ -38,3 +53,67 @@ def home(request: HttpRequest) -> HttpResponse:
 def annunciator(request: HttpRequest) -> HttpResponse:
     """Answer with the header's sentence, or 204 while it stays the same."""
     return pages.panel(request, "reliability/_annunciator.html", {})
+
+
+def _principal_of(request: HttpRequest) -> Principal:
+    assert isinstance(request.user, User)
+    return access_services.principal_for_user(user=request.user)
+
+
+@require_GET
+def store(request: HttpRequest) -> HttpResponse:
+    """Show whether the store is the one the witness knows, and its snapshots."""
+    principal = _principal_of(request)
+    check_role(principal, Role.VIEWER, access.default_workspace())
+    standing = audit.standing_alarm()
+    found = rollbacks()
+    if standing is None:
+        newest = found.first()
+    else:
+        newest = rollbacks().filter(alarm_id=standing.id).first()
+    context = {
+        "alarm": standing,
+        "head": audit_queries.head(),
+        "rollback": newest,
+        "held": count_held(newest),
+        "snapshots": services.snapshots(),
+        "earlier": (found.exclude(id=newest.id) if newest else found)[:EARLIER],
+    }
+    return render(request, "reliability/store.html", context)
+
+
+@require_POST
+def accept_rollback(request: HttpRequest) -> HttpResponse:
+    """Go on from the store as it is."""
+    reason = request.POST.get("reason", "")
+    try:
+        services.accept_rollback(by=_principal_of(request), reason=reason)
+        messages.warning(request, "Accepted: a new epoch has begun. Look at what waits")
+    except PolarError as error:
+        messages.error(request, f"Not accepted: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("reliability:store"))
+
+
+@require_POST
+def resume_stale(request: HttpRequest, rollback_id: UUID) -> HttpResponse:
+    """Let the held runs go on."""
+    reason = request.POST.get("reason", "")
+    try:
+        resumed = services.resume_stale(
+            by=_principal_of(request), rollback_id=rollback_id, reason=reason
+        )
+        messages.success(request, f"{len(resumed)} runs go on.")
+    except PolarError as error:
+        messages.error(request, f"Not resumed: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("reliability:store"))
+
+
+@require_POST
+def create_snapshot(request: HttpRequest) -> HttpResponse:
+    """Copy the store now."""
+    try:
+        made = services.create_snapshot(by=_principal_of(request))
+        messages.success(request, f"Snapshot {made.name}: {made.events} events.")
+    except PolarError as error:
+        messages.error(request, f"No snapshot: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("reliability:store"))

@@ -27,6 +27,7 @@ audit_ports.declare(
     "profile.pinned",
     "profile.unpinned",
 )
+audit_ports.keep_whole("turn.started")
 
 SLUG = RegexValidator(r"\A[a-z0-9_-]{2,32}\Z", "Use 2 to 32 of a-z, 0-9, _ and -.")
 DEFAULT_PROFILE = "primary"

@@ -7,6 +7,7 @@
 What fails rings the alarm; a whole verification that passes ends it.
 """
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ from apps.audit.engine import (
 )
 from apps.audit.errors import StoreInDoubt, StoreRolledBack
 from apps.audit.models import Event, Head
-from apps.common.actor import SYSTEM
+from apps.common import canonical
+from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Invalid
 
 logger = logging.getLogger(__name__)
@@ -121,6 +123,36 @@ def end(where: Path, *, how: str) -> None:
     alarm.end(where, how=how)
     Head.objects.filter(id=1).exclude(alarm="").update(alarm="")
     memory.forget()
+
+
+def announce(where: Path, *, by: Actor, source: str, reason: str) -> alarm.Alarm:
+    """Write the signed announcement, then let it stand in place of any alarm."""
+    words = f"{by.label} restores {source}: {reason}"
+    standing = alarm.new(alarm.RESTORING, words, **_sides(where))
+    said = {
+        "actor": by.id,
+        "alarm": standing.id,
+        "at": standing.detected_at,
+        "reason": reason,
+        "source": source,
+        "witness_head": standing.witness_head,
+        "witness_size": standing.witness_size,
+    }
+    signature = keys.signer().sign(canonical.dumps(said).encode()).hex()
+    line = json.dumps({**said, "signature": signature}, sort_keys=True)
+    with journal.locked(where):
+        journal.append(where / "restores.jsonl", [line])
+    alarm.end(where, how=f"superseded by a restore: {words}")
+    return alarm.ring(where, standing)
+
+
+def what_contradicts(where: Path) -> str:
+    """Tell what of the store the witness contradicts; "" when nothing."""
+    memory.forget()
+    if problem := _problem(where, walk=False):
+        return problem
+    verdict = verifying.verify()
+    return "" if verdict.ok else verdict.problem
 
 
 def _problem(where: Path | None, *, walk: bool) -> str:
@@ -244,6 +276,8 @@ class LostFuture:
     runs: tuple[LostRun, ...]
     #: The bodies of the events that are kept whole, oldest first.
     kept: tuple[str, ...]
+    #: Whether the newest event that the witness knows is among them.
+    is_behind: bool
 
 
 def lost_future(where: Path) -> LostFuture:
@@ -270,6 +304,7 @@ def lost_future(where: Path) -> LostFuture:
         events=len(lost),
         runs=tuple(_lost_run(run_id, *side) for run_id, side in sorted(runs.items())),
         kept=tuple(kept),
+        is_behind=max(known, default=-1) in lost,
     )
 
 

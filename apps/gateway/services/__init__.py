@@ -1,6 +1,10 @@
 """The verbs of the gateway. `call` is the one way to an effect."""
 
-from apps.gateway.engine import pipeline
+from collections.abc import Iterable
+
+from apps.access.models import Principal
+from apps.gateway.engine import lost, pipeline
+from apps.gateway.models import Call
 from apps.gateway.ports import CallRequest, Outcome
 from apps.gateway.services.approvals import (
     Answer,
@@ -27,6 +31,7 @@ __all__ = [
     "decide_approval",
     "decide_together",
     "halt",
+    "hold_lost_effects",
     "hold_starts",
     "install_shipped_grants",
     "make_grant",
@@ -49,3 +54,13 @@ def call(request: CallRequest) -> Outcome:
     Source: docs/decisions/0008-one-pipeline.md
     """
     return pipeline.run(request)
+
+
+def hold_lost_effects(*, by: Principal, bodies: Iterable[str]) -> list[Call]:
+    """Hold the keys of effects that started in a future the store has lost, so
+    that none is done twice; an operator says what became of each.
+
+    Shape: bodies of `call.started` events.   Writes: Call, UNKNOWN.
+    Again: a key that is held stays with the call that holds it.
+    """
+    return lost.hold(by, bodies)

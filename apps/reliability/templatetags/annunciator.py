@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from django import template
 from django.db import DatabaseError
 
+from apps.audit import services as audit
 from apps.gateway import queries as gateway
 from apps.providers import queries as providers
 from apps.reliability import queries
@@ -25,11 +26,18 @@ class System:
     icon: str
     head: str
     text: str
+    #: The page that says more; "" for none.
+    page: str = ""
 
 
 @register.simple_tag
 def annunciator() -> System:
-    """Say how things are; an unreadable store is itself the news."""
+    """Say how things are; an unreadable or older store is itself the news."""
+    standing = audit.standing_alarm()
+    if standing is not None:
+        head = "RESTORING:" if standing.kind == "restoring" else "STORE IN DOUBT:"
+        text = f"nothing is claimed until an operator decides. {standing.problem}"
+        return System("critical", "conflicted", head, text, "reliability:store")
     try:
         return _system()
     except DatabaseError:

@@ -43,6 +43,12 @@ from apps.runs.services.proposals import create_automation as create_automation
 from apps.runs.services.proposals import decide_proposal as decide_proposal
 from apps.runs.services.proposals import draft_of as draft_of
 from apps.runs.services.proposals import propose_automation as propose_automation
+from apps.runs.services.rollback import Sides as Sides
+from apps.runs.services.rollback import bury_lost as bury_lost
+from apps.runs.services.rollback import hold_stale as hold_stale
+from apps.runs.services.rollback import note_fired as note_fired
+from apps.runs.services.rollback import resume_stale as resume_stale
+from apps.runs.services.rollback import set_aside_conflicted as set_aside_conflicted
 from apps.runs.services.schedules import Timing as Timing
 from apps.runs.services.schedules import Trial as Trial
 from apps.runs.services.schedules import build as build

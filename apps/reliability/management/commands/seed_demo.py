@@ -4,6 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.access import queries as access
+from apps.reliability import services
 from apps.reliability.engine import seeding
 
 
@@ -12,6 +14,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         seeded = seeding.seed()
+        services.install_schedule(workspace=access.default_workspace())
         if seeded.password:
             self.stdout.write(
                 f"Sign in as:      {seeded.username}\n"
