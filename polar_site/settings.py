@@ -15,6 +15,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")
+#: What programs that Polar starts for itself are given, with their own changes.
+ENVIRONMENT = env.ENVIRON
 
 
 def secret(name: str, how: str) -> str:

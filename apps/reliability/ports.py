@@ -7,15 +7,18 @@ from apps.reliability.errors import SnapshotFailed
 
 
 class Tools(Protocol):
-    """Programs beside this process. Each raises SnapshotFailed in words."""
+    """Programs beside this process. Each raises SnapshotFailed in words.
 
-    def dump(self, into: Path) -> None:
+    Shape: `store` is Django's settings of the database.
+    """
+
+    def dump(self, store: dict[str, Any], into: Path) -> None:
         """Write the PostgreSQL store into one file."""
 
-    def load(self, path: Path) -> None:
+    def load(self, store: dict[str, Any], path: Path) -> None:
         """Replace the PostgreSQL store by that of the file, wholly or not at all."""
 
-    def verify(self, path: Path) -> dict[str, Any]:
+    def verify(self, store: dict[str, Any], path: Path) -> dict[str, Any]:
         """Open a copy as a store of its own and recompute its log.
 
         Shape: ok, size, root, problem.

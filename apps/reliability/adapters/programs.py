@@ -4,7 +4,6 @@ Passwords travel in the environment of the child, never in its arguments.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,57 +13,61 @@ from typing import Any
 from urllib.parse import quote
 
 from django.conf import settings
-from django.db import connection
 
 from apps.common import ids
 from apps.reliability.errors import SnapshotFailed
 
 LONGEST_SECONDS = 3600
+#: Django's settings of one database.
+Store = dict[str, Any]
 
 
 class Programs:
     """Runs them and says in words what they refuse."""
 
-    def dump(self, into: Path) -> None:
+    def dump(self, store: Store, into: Path) -> None:
         """Write the store into one file in pg_dump's own format."""
-        self._run([_find("pg_dump"), "--format=custom", "--no-owner", f"--file={into}"])
+        dump = [_find("pg_dump"), "--format=custom", "--no-owner", f"--file={into}"]
+        self._run(store, dump)
 
-    def load(self, path: Path) -> None:
+    def load(self, store: Store, path: Path) -> None:
         """Replace the store in one transaction."""
         self._run(
+            store,
             [
                 _find("pg_restore"),
                 "--clean",
                 "--if-exists",
                 "--no-owner",
                 "--single-transaction",
-                f"--dbname={_name()}",
+                f"--dbname={store['NAME']}",
                 str(path),
-            ]
+            ],
         )
 
-    def verify(self, path: Path) -> dict[str, Any]:
+    def verify(self, store: Store, path: Path) -> dict[str, Any]:
         """Recompute the log of a copy; no witness is asked."""
-        if connection.vendor == "sqlite":
+        if "sqlite" in store["ENGINE"]:
             return self._verify(f"sqlite:///{path}")
         scratch = f"polar_check_{ids.new_id().hex[-12:]}"
-        self._run([_find("createdb"), scratch])
+        self._run(store, [_find("createdb"), scratch])
         try:
             self._run(
+                store,
                 [
                     _find("pg_restore"),
                     "--no-owner",
                     "--exit-on-error",
                     f"--dbname={scratch}",
                     str(path),
-                ]
+                ],
             )
-            return self._verify(_url(scratch))
+            return self._verify(_url(store, scratch))
         finally:
-            self._run([_find("dropdb"), "--if-exists", scratch])
+            self._run(store, [_find("dropdb"), "--if-exists", scratch])
 
     def _verify(self, url: str) -> dict[str, Any]:
-        env = {**os.environ, "DATABASE_URL": url, "POLAR_WITNESS_DIR": ""}
+        env = {**settings.ENVIRONMENT, "DATABASE_URL": url, "POLAR_WITNESS_DIR": ""}
         manage = settings.BASE_DIR / "manage.py"
         command = [sys.executable, str(manage), "audit", "verify", "--json"]
         done = self._call(command, env)
@@ -74,8 +77,8 @@ class Programs:
                 return found
         raise SnapshotFailed(f"It cannot be opened: {_last(done.stderr)}")
 
-    def _run(self, command: list[str]) -> None:
-        done = self._call(command, {**os.environ, **_connection_environment()})
+    def _run(self, store: Store, command: list[str]) -> None:
+        done = self._call(command, {**settings.ENVIRONMENT, **_address(store)})
         if done.returncode:
             program = Path(command[0]).name
             raise SnapshotFailed(f"{program}: {_last(done.stderr)}")
@@ -109,28 +112,22 @@ def _find(program: str) -> str:
     return found
 
 
-def _name() -> str:
-    return str(connection.settings_dict["NAME"])
-
-
-def _connection_environment() -> dict[str, str]:
-    given = connection.settings_dict
+def _address(store: Store) -> dict[str, str]:
     found = {
-        "PGHOST": given["HOST"],
-        "PGPORT": given["PORT"],
-        "PGUSER": given["USER"],
-        "PGPASSWORD": given["PASSWORD"],
-        "PGDATABASE": given["NAME"],
+        "PGHOST": store["HOST"],
+        "PGPORT": store["PORT"],
+        "PGUSER": store["USER"],
+        "PGPASSWORD": store["PASSWORD"],
+        "PGDATABASE": store["NAME"],
     }
     return {name: str(value) for name, value in found.items() if value}
 
 
-def _url(name: str) -> str:
-    given = connection.settings_dict
-    user, password = quote(str(given["USER"])), quote(str(given["PASSWORD"]))
+def _url(store: Store, name: str) -> str:
+    user, password = quote(str(store["USER"])), quote(str(store["PASSWORD"]))
     secret = f":{password}" if password else ""
-    port = f":{given['PORT']}" if given["PORT"] else ""
-    return f"postgres://{user}{secret}@{given['HOST']}{port}/{name}"
+    port = f":{store['PORT']}" if store["PORT"] else ""
+    return f"postgres://{user}{secret}@{store['HOST']}{port}/{name}"
 
 
 def _last(text: str) -> str:

@@ -141,7 +141,7 @@ def verify(name: str) -> Snapshot:
         trial = draft / COPY
         _check_room(draft, snapshot.bytes)
         shutil.copyfile(path / COPY, trial)
-        verdict = ports.tools().verify(trial)
+        verdict = ports.tools().verify(connection.settings_dict, trial)
     if not verdict.get("ok"):
         raise SnapshotBroken(f"{name}: {verdict.get('problem')}")
     held = (verdict.get("size"), verdict.get("root"))
@@ -172,7 +172,7 @@ def copy_of(source: str) -> Path:
             trial = draft / COPY
             _check_room(draft, path.stat().st_size)
             _backup(path, trial)
-            verdict = ports.tools().verify(trial)
+            verdict = ports.tools().verify(connection.settings_dict, trial)
         if not verdict.get("ok"):
             raise SnapshotBroken(f"{source}: {verdict.get('problem')}")
         return path
@@ -195,7 +195,7 @@ def put_into_place(copy: Path) -> Path | None:
     """
     if connection.vendor != "sqlite":
         connection.close()
-        ports.tools().load(copy)
+        ports.tools().load(connection.settings_dict, copy)
         return None
     store = Path(str(connection.settings_dict["NAME"]))
     connection.close()
@@ -218,7 +218,7 @@ def put_into_place(copy: Path) -> Path | None:
 
 def _copy_store(into: Path) -> None:
     if connection.vendor != "sqlite":
-        ports.tools().dump(into)
+        ports.tools().dump(connection.settings_dict, into)
         return
     name = str(connection.settings_dict["NAME"])
     if not Path(name).is_file():
