@@ -328,9 +328,7 @@ def settle_awaited() -> int:
 
     Again: idempotent, in any number of processes at once.
     """
-    awaited = Task.objects.filter(turn_id__isnull=False).order_by("updated_at", "id")
-    ids = list(awaited.values_list("id", flat=True)[: working.TICK_LIMIT])
-    return sum(map(_settle_one, ids))
+    return sum(map(_settle_one, working.with_news()))
 
 
 @transaction.atomic

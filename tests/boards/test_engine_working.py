@@ -8,6 +8,7 @@ from apps.agents.engine import ending
 from apps.agents.models import Turn, TurnState
 from apps.audit.models import Event
 from apps.boards import queries, services
+from apps.boards.engine import working
 from apps.boards.errors import StillWorking, VersionConflict
 from apps.boards.models import Task, TaskComment, TaskEvent
 from apps.common.errors import Denied, InvalidTransition
@@ -135,6 +136,16 @@ def test_dead_letter_blocks_and_a_later_answer_still_counts(given):
     services.settle_awaited()
 
     assert fresh(given).status == "done"
+
+
+def test_tick_looks_only_at_what_is_news(given):
+    assert working.with_news() == []
+
+    Task.objects.filter(id=given.id).update(turn_id=given.id)
+
+    assert working.with_news() == [given.id]
+    services.settle_awaited()
+    assert fresh(given).status_reason == "Its turn is no longer in the store."
 
 
 def test_what_a_person_decided_meanwhile_stands(given, alice):

@@ -5,6 +5,10 @@ once and leaves one comment, whoever notices first; what a person decided
 meanwhile stands, and a marked task stays marked.
 """
 
+from uuid import UUID
+
+from django.db.models import Q
+
 from apps.access import services as access
 from apps.access.models import Principal, PrincipalKind
 from apps.agents import services as agents
@@ -104,7 +108,23 @@ def release(by: Principal, task: Task) -> dict[str, None]:
     return {"turn_id": None}
 
 
-def settle(task_id: object) -> bool:
+def with_news() -> list[UUID]:
+    """Return the tasks whose awaited turn is over, lost, or newly set aside.
+
+    What still works, or stands blocked by a dead letter, crowds nobody out.
+    """
+    still_open = Turn.objects.open()
+    set_aside = still_open.filter(run__state=State.DEAD_LETTER)
+    awaited = Task.objects.filter(
+        ~Q(turn_id__in=still_open.values("id"))
+        | Q(turn_id__in=set_aside.values("id"), status=TaskStatus.IN_PROGRESS),
+        turn_id__isnull=False,
+    )
+    rows = awaited.order_by("updated_at", "id").values_list("id", flat=True)
+    return list(rows[:TICK_LIMIT])
+
+
+def settle(task_id: UUID) -> bool:
     """Let the result of a task's awaited turn move it, when there is one.
 
     Returns whether something changed.   Again: nothing, the turn is awaited no more.
