@@ -13,7 +13,7 @@ from typing import Any
 
 from . import stand
 
-PARTS = ("turns", "threads", "tools", "trace", "log", "latency", "flight")
+PARTS = ("turns", "threads", "tools", "gate", "trace", "log", "latency", "flight")
 
 
 def options() -> argparse.Namespace:
@@ -25,6 +25,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--flight", type=int, default=512)
     parser.add_argument("--delay", type=float, default=2.0)
     parser.add_argument("--history", type=int, default=0, help="sealed events before")
+    parser.add_argument("--gate", type=int, default=1000, help="decisions measured")
+    parser.add_argument("--durable", action="store_true", help="PostgreSQL with fsync")
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--json", default="", help="also write the rows there")
     parser.add_argument("--profile", action="store_true", help="print hot functions")
@@ -33,7 +35,7 @@ def options() -> argparse.Namespace:
 
 def main() -> int:
     chosen = options()
-    with stand.database(chosen.backend) as url:
+    with stand.database(chosen.backend, durable=chosen.durable) as url:
         place = stand.build(chosen.backend, url, delay_seconds=chosen.delay)
         profile = cProfile.Profile() if chosen.profile else None
         rows = measure(place, chosen, profile)
@@ -51,7 +53,7 @@ def main() -> int:
 def measure(
     place: stand.Stand, chosen: argparse.Namespace, profile: cProfile.Profile | None
 ) -> list[tuple[str, float, str]]:
-    from . import measures
+    from . import gate, measures
 
     if chosen.history:
         measures.fill_history(chosen.history)
@@ -66,6 +68,7 @@ def measure(
             place, count, 32, "hello", "answer, 32 at a time"
         ),
         "tools": lambda: measures.tool_calls(place, chosen.tools),
+        "gate": lambda: gate.measure(place, chosen.gate, 16),
         "trace": lambda: measures.trace(place),
         "log": lambda: measures.log(chosen.events),
         "latency": lambda: measures.start_latency(place, 30),

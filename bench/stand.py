@@ -27,7 +27,7 @@ class Stand:
 
 
 @contextlib.contextmanager
-def database(backend: str) -> Iterator[str]:
+def database(backend: str, *, durable: bool = False) -> Iterator[str]:
     """Give a fresh database of this kind, as its URL."""
     if backend == "sqlite":
         yield f"sqlite:///{Path(HOME.name) / 'bench.db'}"
@@ -41,7 +41,7 @@ def database(backend: str) -> Iterator[str]:
     home.mkdir()
     Path(HOME.name).chmod(0o755)
     home.chmod(0o755)
-    with services.postgres(home) as url:
+    with services.postgres(home, durable=durable) as url:
         yield url
 
 

@@ -142,8 +142,8 @@ def cluster_owner() -> str | None:
 
 
 @contextlib.contextmanager
-def postgres(home: Path) -> Iterator[str]:
-    """A fresh cluster on loopback, tuned to be thrown away."""
+def postgres(home: Path, *, durable: bool = False) -> Iterator[str]:
+    """A fresh cluster on loopback, tuned to be thrown away unless it is durable."""
     tools = {name: find(name) for name in ("initdb", "postgres", "createdb")}
     absent = [name for name, path in tools.items() if path is None]
     if absent:
@@ -166,11 +166,12 @@ def postgres(home: Path) -> Iterator[str]:
         raise Missing(f"initdb: {made.stderr.strip()[-300:]}")
     port = free_port()
     server = [tools["postgres"], "-D", str(data), "-p", str(port), "-k", str(home)]
+    safety = "on" if durable else "off"
     for setting in (
         "listen_addresses=127.0.0.1",
-        "fsync=off",
-        "synchronous_commit=off",
-        "full_page_writes=off",
+        f"fsync={safety}",
+        f"synchronous_commit={safety}",
+        f"full_page_writes={safety}",
         "max_connections=200",
         "log_min_messages=panic",
     ):

@@ -1,0 +1,136 @@
+"""What the gate costs: deciding with many rules, and audited calls a second.
+
+A decision is everything before an effect may start: one transaction with every
+stage, the call's row and, when refused, its event. The calls of the second
+measurement are carried out and settled: decided, started, done, recorded.
+"""
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from django.db import connection
+
+from apps.audit.models import Event
+from apps.common import ids
+from apps.gateway import services as gateway
+from apps.gateway.engine import pipeline
+from apps.gateway.engine.ledger import key_of, new_row
+from apps.gateway.models import Call, CallState, Grant
+from apps.gateway.ports import (
+    CallKind,
+    CallRequest,
+    EffectClass,
+    Lineage,
+    Permit,
+    Result,
+    Risk,
+)
+
+from .measures import Row, percentile
+from .stand import Stand
+
+RULES = 500
+ARGUMENTS = {"to": ["ann@example.org"], "text": "hello"}
+SCOPE = {"allowed": {"mail": ["*"]}}
+
+
+def measure(stand: Stand, count: int, threads: int) -> list[Row]:
+    """Both figures of the gate."""
+    _make_rules(stand)
+    return [
+        *_decisions(stand, count),
+        *_calls(stand, count, 1),
+        *_calls(stand, count * 2, threads),
+    ]
+
+
+def _make_rules(stand: Stand) -> None:
+    """Grants that all have to be looked at: the last one is the one that fits."""
+    Grant.objects.filter(granted_by="bench").delete()
+    Grant.objects.bulk_create(
+        Grant(
+            kind=CallKind.TOOL,
+            capabilities=[name],
+            constraints={"targets": ["*@example.org"]},
+            reason="measured",
+            granted_by="bench",
+            workspace=stand.workspace,
+        )
+        for name in [*(f"ext{n}/*" for n in range(RULES - 1)), "mail/*"]
+    )
+
+
+def _request(stand: Stand) -> CallRequest:
+    run_id = ids.new_id()
+
+    def perform(permit: Permit) -> Result:
+        permit.spend(ARGUMENTS, waits=False)
+        return Result({"ok": True})
+
+    return CallRequest(
+        kind=CallKind.TOOL,
+        capability="mail/send",
+        principal=stand.agent,
+        workspace_id=stand.workspace.id,
+        arguments=ARGUMENTS,
+        perform=perform,
+        effect_class=EffectClass.INTERNAL,
+        risk=Risk("write", "external"),
+        lineage=Lineage(run_id=run_id, root_id=run_id, agent="bench"),
+        scope=SCOPE,
+    )
+
+
+def _decisions(stand: Stand, count: int) -> list[Row]:
+    """Decide and commit, and do nothing."""
+    took = []
+    for _ in range(count + 20):
+        request = _request(stand)
+        begun = time.perf_counter()
+        call = new_row(request)
+        call.idempotency_key = key_of(request, call.args_digest)
+        call, _earlier = pipeline._authorize(call, request)
+        took.append((time.perf_counter() - begun) * 1000)
+        if call.state != CallState.AUTHORIZED:
+            raise SystemExit(f"a decision ended {call.state}")
+    warm = took[20:]
+    title = f"decision with {RULES} rules"
+    return [
+        (f"{title}, p50", statistics.median(warm), "ms"),
+        (f"{title}, p95", percentile(warm, 0.95), "ms"),
+        (f"{title}, p99", percentile(warm, 0.99), "ms"),
+    ]
+
+
+def _calls(stand: Stand, count: int, threads: int) -> list[Row]:
+    """Carry calls out whole, and count that each left its row and its event."""
+    calls, events = Call.objects.count(), Event.objects.count()
+
+    def one(_: int) -> None:
+        gateway.call(_request(stand))
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, range(count)))
+    wall = time.perf_counter() - begun
+    made = Call.objects.count() - calls, Event.objects.count() - events
+    if made[0] != count or made[1] < count:
+        raise SystemExit(f"{count} calls left {made[0]} rows and {made[1]} events")
+    return [
+        (
+            f"audited allowed calls, {RULES} rules, {threads} threads",
+            count / wall,
+            "/s",
+        ),
+        (f"— durable commits ({_durability()})", 1.0, ""),
+    ]
+
+
+def _durability() -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SHOW fsync")
+            return f"fsync {cursor.fetchone()[0]}"
+        cursor.execute("PRAGMA synchronous")
+        return f"synchronous {cursor.fetchone()[0]}"
