@@ -23,6 +23,7 @@ from apps.runs.schemas import (
     EffectVerdictIn,
     ProposalOut,
     ReasonIn,
+    ReplayOut,
     RunOut,
     RunPage,
     ScheduleOut,
@@ -216,6 +217,17 @@ def decide_proposal(
         approve=body.approve,
         reason=body.reason,
     )
+
+
+@router.get(
+    "/runs/{run_id}/replay",
+    response={200: ReplayOut} | PROBLEMS,
+    operation_id="replayRun",
+)
+def replay_run(request: HttpRequest, run_id: UUID) -> dict[str, Any]:
+    """Re-run the journal on recorded results. Executes nothing."""
+    auth = caller(request, "runs:read")
+    return services.replay(by=auth.principal, run_id=run_id)
 
 
 @router.get(

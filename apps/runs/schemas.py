@@ -180,3 +180,12 @@ class BulkOut(Out):
 class DeadLetterIn(In):
     action: str
     reason: str
+
+
+class ReplayOut(Out):
+    run_id: UUID
+    turn_id: UUID
+    state: str
+    steps: int
+    same: int
+    divergence: dict[str, Any] | None

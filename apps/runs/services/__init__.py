@@ -15,7 +15,7 @@ from apps.access.models import Principal, Workspace
 from apps.common import clock
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Conflict, Invalid
-from apps.runs import policies
+from apps.runs import policies, queries
 from apps.runs.engine import (
     calendar,
     delivery,
@@ -28,8 +28,11 @@ from apps.runs.engine import (
 from apps.runs.engine.delivery import Verdict as Verdict
 from apps.runs.engine.sweep import Swept, ring_for_overdue, sweep
 from apps.runs.models import CANCELLABLE, LIFECYCLE, WAITING, Run, Schedule, State
+from apps.runs.ports import replayers
 from apps.runs.services import letters, schedules
+from apps.runs.services.letters import ACTIONS as ACTIONS
 from apps.runs.services.letters import BULK as BULK
+from apps.runs.services.letters import VERDICTS as VERDICTS
 from apps.runs.services.letters import Filter as Filter
 from apps.runs.services.letters import Progress as Progress
 from apps.runs.services.letters import act_on_dead_letter as act_on_dead_letter
@@ -202,6 +205,15 @@ def admit_delivery(*, schedule: Schedule, recipient: str) -> Verdict:
                 because=found.reason,
             )
     return found
+
+
+def replay(*, by: Principal, run_id: uuid.UUID) -> dict[str, Any]:
+    """Re-run a run's journal on its recorded results; names the first divergence.
+
+    Executes and writes nothing.   Raises: NotFound; NoHandler without a journal.
+    """
+    run = queries.get_run(run_id, principal=by)
+    return replayers.get(run.kind)(run.id)
 
 
 def metrics() -> str:

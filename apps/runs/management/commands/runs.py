@@ -1,4 +1,7 @@
-"""`manage.py runs`: look at runs and steer them from a shell."""
+"""`manage.py runs`: look at runs and steer them from a shell.
+
+Exit codes: 0 done; 1 refused, with the reason; 3 a replay that diverged.
+"""
 
 import json
 import uuid
@@ -36,9 +39,14 @@ DETAILS = (
     "result",
 )
 
+EFFECT = ("id", "capability", "state", "effect_class", "started_at", "error_code")
+
 
 class Command(BaseCommand):
-    help = "List, show, cancel or requeue runs."
+    help = (
+        "List, show, cancel, requeue, settle or replay runs, act on dead letters."
+        " Example: ./polar runs act requeue --why poison --reason 'mail is back'"
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -50,6 +58,18 @@ class Command(BaseCommand):
             one.add_argument("run_id", type=uuid.UUID)
             if verb != "show":
                 one.add_argument("--reason", required=True)
+        for verb in ("replay", "effects"):
+            verbs.add_parser(verb).add_argument("run_id", type=uuid.UUID)
+        settle = verbs.add_parser("settle", help="say of an effect in doubt what is so")
+        settle.add_argument("run_id", type=uuid.UUID)
+        settle.add_argument("call_id", type=uuid.UUID)
+        settle.add_argument("verdict", choices=services.VERDICTS)
+        settle.add_argument("--reason", required=True)
+        act = verbs.add_parser("act", help="act on every dead letter that matches")
+        act.add_argument("action", choices=services.ACTIONS)
+        act.add_argument("--why", default="", help="only those with this reason")
+        act.add_argument("--kind", default="", help="only runs of this kind")
+        act.add_argument("--reason", required=True)
         for each in verbs.choices.values():
             each.add_argument("--json", action="store_true")
 
@@ -62,6 +82,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(found, default=str))
         else:
             self._print(found)
+        if options["verb"] == "replay" and found["divergence"]:
+            raise CommandError("The replay diverged.", returncode=3)
 
     def do_list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         runs = queries.newest(
@@ -91,6 +113,41 @@ class Command(BaseCommand):
             reason=options["reason"],
         )
         return _as_dict(run, COLUMNS)
+
+    def do_effects(self, options: dict[str, Any]) -> list[dict[str, Any]]:
+        system = access.system_principal()
+        run = queries.get_run(options["run_id"], principal=system)
+        calls = queries.effects_of([run], system)[run.id]
+        return [{name: getattr(call, name) for name in EFFECT} for call in calls]
+
+    def do_settle(self, options: dict[str, Any]) -> dict[str, Any]:
+        call = services.settle_effect(
+            by=access.system_principal(),
+            run_id=options["run_id"],
+            call_id=options["call_id"],
+            verdict=options["verdict"],
+            reason=options["reason"],
+        )
+        return {name: getattr(call, name) for name in EFFECT}
+
+    def do_act(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Go on in bounded steps until nothing more can be done."""
+        done, refused = 0, []
+        while True:
+            step = services.act_on_matching(
+                by=access.system_principal(),
+                which=services.Filter(options["why"], options["kind"]),
+                action=options["action"],
+                reason=options["reason"],
+            )
+            done, refused = done + step.done, step.refused
+            if not step.done or not step.left:
+                return {"done": done, "left": step.left, "refused": refused}
+            if not options["json"]:
+                self.stderr.write(f"{done} done, {step.left} left")
+
+    def do_replay(self, options: dict[str, Any]) -> dict[str, Any]:
+        return services.replay(by=access.system_principal(), run_id=options["run_id"])
 
     def _print(self, found: list[dict[str, Any]] | dict[str, Any]) -> None:
         if isinstance(found, dict):

@@ -1,0 +1,36 @@
+"""`manage.py runs`: what the desk can do, the shell can do."""
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.common import clock
+from apps.runs.models import Run, State
+
+
+def said(capsys, *arguments: str):
+    call_command("runs", *arguments, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def test_act_goes_on_until_nothing_matches(enqueue, capsys):
+    for reason in ("poison", "poison", "budget"):
+        run = enqueue()
+        Run.objects.filter(id=run.id).update(
+            state=State.DEAD_LETTER, reason=reason, finished_at=clock.now()
+        )
+
+    found = said(capsys, "act", "dismiss", "--why", "poison", "--reason", "known")
+
+    assert found == {"done": 2, "left": 0, "refused": []}
+    assert Run.objects.filter(state=State.DEAD_LETTER).count() == 1
+
+
+def test_replay_of_a_kind_without_a_journal_says_so(enqueue):
+    with pytest.raises(CommandError, match="keep no journal"):
+        call_command("runs", "replay", str(enqueue().id))
+
+
+def test_effects_of_a_run_that_did_nothing_are_none(enqueue, capsys):
+    assert said(capsys, "effects", str(enqueue().id)) == []
