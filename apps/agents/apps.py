@@ -11,7 +11,14 @@ class AgentsConfig(AppConfig):
     def ready(self) -> None:
         # Models exist only now, so these cannot be imported above.
         from apps.agents import services
-        from apps.agents.engine import automation, loop, replay, search, sessions
+        from apps.agents.engine import (
+            automation,
+            heartbeat,
+            loop,
+            replay,
+            search,
+            sessions,
+        )
         from apps.extensions import ports as extensions
         from apps.runs import ports as runs_ports
 
@@ -22,6 +29,8 @@ class AgentsConfig(AppConfig):
         extensions.dependents.plug("agents", sessions.dependents)
         runs_ports.handlers.register(automation.KIND, services.carry_automation)
         runs_ports.replayers.register(services.RUN_KIND, replay.replay)
+        runs_ports.handlers.register(heartbeat.KIND, services.carry_heartbeat)
+        runs_ports.plannable.register(heartbeat.PLANNED)
         runs_ports.plannable.register(automation.PLANNED)
         runs_ports.handlers.register(
             services.RUN_KIND, loop.advance, step_seconds=loop.MODEL_STEP_SECONDS

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from apps.access.models import Principal, Workspace
 from apps.agents import policies, queries
-from apps.agents.engine import automation, ending, handoffs, journal
+from apps.agents.engine import automation, ending, handoffs, heartbeat, journal
 from apps.agents.engine.beginning import RUN_KIND as RUN_KIND
 from apps.agents.engine.beginning import record_started
 from apps.agents.engine.shipped import SHIPPED
@@ -31,7 +31,7 @@ from apps.common import clock, ids, statements
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.common.failpoints import reach
 from apps.runs import services as runs
-from apps.runs.models import Run, State
+from apps.runs.models import Run, State, Trigger
 from apps.runs.ports import Outcome, RunContext
 
 #: The channel of conversations that a schedule begins.
@@ -163,6 +163,11 @@ def carry_automation(ctx: RunContext) -> Outcome:
     return automation.carry(ctx, _begin_scheduled)
 
 
+def carry_heartbeat(ctx: RunContext) -> Outcome:
+    """Let an agent look after things: the handler of `agents.heartbeat`."""
+    return heartbeat.carry(ctx, _begin_scheduled)
+
+
 def _begin_scheduled(run: Run, profile: AgentProfile, text: str) -> Turn:
     """Start the one turn of a planned run, or find it.
 
@@ -181,7 +186,7 @@ def _begin_scheduled(run: Run, profile: AgentProfile, text: str) -> Turn:
         principal=run.principal,
         text=text,
         profile=profile,
-        trigger=run.trigger,
+        trigger=Trigger.HEARTBEAT if run.kind == heartbeat.KIND else run.trigger,
         trace_id=run.trace_id,
         origin=run.origin,
         parent_run=run,

@@ -24,6 +24,8 @@ WORDS_OF_OVERLAP = {
 }
 #: Prefix of the fields that make up the payload.
 PAYLOAD = "payload-"
+#: Parts of a payload that take several lines.
+LONG = frozenset({"text", "checks"})
 
 
 class ScheduleForm(forms.Form):
@@ -63,7 +65,7 @@ class ScheduleForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.planned = planned
         for name, label in planned.fields if planned else ():
-            widget = forms.Textarea(attrs={"rows": 4}) if name == "text" else None
+            widget = forms.Textarea(attrs={"rows": 4}) if name in LONG else None
             field = forms.CharField(label=label, max_length=8000, widget=widget)
             self.fields[PAYLOAD + name] = field
         for shown in self.fields.values():

@@ -272,8 +272,12 @@ def edit_schedule(
         queries.get_schedule(schedule_id, principal=principal) if schedule_id else None
     )
     kinds = plannable.all()
-    planned = plannable.find(known.run_kind) if known else kinds[0] if kinds else None
-    context: dict[str, object] = {"schedule": known, "kinds": kinds}
+    planned = plannable.find(known.run_kind) if known else _chosen(request, kinds)
+    context: dict[str, object] = {
+        "schedule": known,
+        "kinds": kinds,
+        "planned": planned,
+    }
     if request.method == "GET":
         context["form"] = form_of(known) if known else ScheduleForm(planned=planned)
         return render(request, "runs/schedule_form.html", context)
@@ -344,6 +348,11 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
     except PolarError as error:
         context["problem"] = error
     return render(request, "runs/proposal.html", context)
+
+
+def _chosen(request: HttpRequest, kinds: list[Planned]) -> Planned | None:
+    """Return the kind that the address names, or the first."""
+    return plannable.find(request.GET.get("run_kind", "")) or next(iter(kinds), None)
 
 
 def _as_row(schedule: Schedule, slots: list[Slot]) -> dict[str, object]:

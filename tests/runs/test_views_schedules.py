@@ -274,3 +274,15 @@ def test_doubt_of_three_days_is_a_dead_letter(enqueue, workspace, system):
 
     run = Run.objects.get()
     assert (run.state, run.reason) == (State.DEAD_LETTER, "in_doubt_effect")
+
+
+def test_form_of_a_heartbeat_asks_for_its_checks(signed_in):
+    url = reverse("runs:new_schedule") + "?run_kind=agents.heartbeat"
+    page = signed_in.get(url).content.decode()
+    assert 'name="payload-checks"' in page
+
+    values = {name: value for name, value in FORM.items() if "text" not in name}
+    values |= {"payload-checks": "look", "payload-active_from": "08:00"}
+    signed_in.post(url, {**values, "payload-active_to": "20:00"})
+
+    assert Schedule.objects.get().run_kind == "agents.heartbeat"

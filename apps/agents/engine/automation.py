@@ -17,6 +17,7 @@ from apps.gateway.ports import (
     CallKind,
     CallRequest,
     EffectClass,
+    Estimate,
     Lineage,
     Permit,
     Result,
@@ -28,6 +29,8 @@ from apps.runs.ports import Finish, Outcome, Park, Planned, RunContext
 
 KIND = "agents.automation"
 LONGEST_TEXT = 8_000
+#: What starting a turn takes by itself.
+NOTHING = Estimate()
 #: Starts the run's one turn, or finds it.
 Begin = Callable[[Run, AgentProfile, str], Turn]
 #: How an ended turn ends the run that started it.
@@ -46,6 +49,22 @@ def carry(ctx: RunContext, begin: Begin) -> Outcome:
     """
     run = Run.objects.select_related("principal", "workspace").get(id=ctx.run_id)
     said = {"profile": ctx.payload["profile"], "text": ctx.payload["text"]}
+    return ask(ctx, run, said, begin)
+
+
+def has_begun(run: Run) -> bool:
+    """Tell whether a planned run has started its turn."""
+    return Turn.objects.filter(run__parent_id=run.id).exists()
+
+
+def ask(
+    ctx: RunContext,
+    run: Run,
+    said: dict[str, str],
+    begin: Begin,
+    estimate: Estimate = NOTHING,
+) -> Outcome:
+    """Start the run's turn through the gateway, and end when it has ended."""
 
     def perform(permit: Permit) -> Result:
         permit.spend(said, waits=False)
@@ -62,6 +81,7 @@ def carry(ctx: RunContext, begin: Begin) -> Outcome:
             perform=perform,
             effect_class=EffectClass.INTERNAL,
             risk=Risk("write", "internal"),
+            estimate=estimate,
             lineage=Lineage(
                 run_id=run.id,
                 root_id=run.root_id,
