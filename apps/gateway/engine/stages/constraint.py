@@ -39,7 +39,7 @@ def check(decision: Decision) -> str:
     if not rules:
         return "none"
     decision.facts["constraints"] = rules
-    found = list(_texts(request.arguments, ""))
+    found = list(texts(request.arguments, ""))
     _check_domains(rules, found)
     _check_paths(rules, found)
     _check_targets(rules, request.arguments)
@@ -137,16 +137,16 @@ def longest_list(value: Any) -> int:
     return longest
 
 
-def _texts(value: Any, key: str, path: str = "$") -> Iterator[tuple[str, str, str]]:
+def texts(value: Any, key: str, path: str = "$") -> Iterator[tuple[str, str, str]]:
     """Every text with its JSON path and the nearest member name."""
     if isinstance(value, str):
         yield path, key, value.strip()
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _texts(item, str(name), f"{path}.{name}")
+            yield from texts(item, str(name), f"{path}.{name}")
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            yield from _texts(item, key, f"{path}[{place}]")
+            yield from texts(item, key, f"{path}[{place}]")
 
 
 def _host(key: str, text: str) -> str | None:

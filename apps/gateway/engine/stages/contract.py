@@ -8,7 +8,9 @@ from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import ContractBroken
 from apps.gateway.models import Strictness
 from apps.gateway.policies import problems_of
-from apps.gateway.ports import contracts
+from apps.gateway.ports import CallKind, contracts
+
+from .constraint import texts
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,10 @@ def _problems(decision: Decision) -> list[FieldProblem]:
     request = decision.request
     if depth_of(request.arguments) > MOST_LEVELS:
         return [FieldProblem("$", "too deeply nested", f"≤ {MOST_LEVELS} levels")]
+    if request.kind == CallKind.TOOL:
+        nul = [path for path, _, text in texts(request.arguments, "") if "\0" in text]
+        if nul:
+            return [FieldProblem(nul[0], "holds U+0000", "text without it")]
     registered = contracts.find(request.kind)
     if registered is None:
         if decision.setting.strictness == Strictness.HARDENED:
