@@ -153,6 +153,18 @@ def test_conversation_card_stays_while_nothing_changes(desk, rob, workspace):
     assert desk.get(of_run, {"seen": seen}).status_code == 204
 
 
+def test_payload_hidden_behind_length_is_decided_only_where_all_is_shown(
+    desk, rob, workspace
+):
+    text = "a" * 9000 + "HIDDEN"
+    asked = ask(mail(rob, workspace, to=text))
+
+    listed, alone = page(desk, "approvals"), page(desk, "approval", asked.id)
+
+    assert "Approve once" not in listed and "HIDDEN" not in listed.split("Exact")[1]
+    assert "Approve once" in alone and "HIDDEN" in alone
+
+
 def test_who_may_not_decide_sees_why_and_no_button(client, alice, rob, workspace):
     ask(mail(rob, workspace))
     client.force_login(alice)

@@ -31,6 +31,8 @@ WHY = {
     "reject_window": "it starts by itself unless rejected",
 }
 MOST_CALLS = 200
+#: Longer arguments are decided on a page of their own, which shows all of them.
+MOST_CHARACTERS = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class Group:
 
     questions: list[dict[str, Any]] = field(default_factory=list)
     rules: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_cut(self) -> bool:
+        return any(each["is_cut"] for each in self.questions)
 
     @property
     def first(self) -> dict[str, Any]:
@@ -85,18 +91,22 @@ def _rules_for(asked: ApprovalRequest, principal: Principal) -> dict[str, Any]:
 def _shown(asked: ApprovalRequest) -> dict[str, Any]:
     facts, risk = asked.call.facts, asked.call.facts.get("risk", {})
     would = asked.preview.get("would")
+    steps = [_step(step) for step in asked.plan_steps.all()]
+    arguments = pretty(asked.call.arguments)
+    texts = [arguments, *(step["arguments"] for step in steps)]
     return {
+        "is_cut": any(len(text) > MOST_CHARACTERS for text in texts),
         "asked": asked,
         "call": asked.call,
         "chips": [word for word in risk.values() if word and word != "none"],
         "labels": facts.get("labels", []),
         "why": [WHY.get(each, each) for each in facts.get("asks", [])],
-        "arguments": pretty(asked.call.arguments),
+        "arguments": arguments,
         "targets": facts.get("targets", [])[:10],
         "target_count": facts.get("target_count", 0),
         "is_dry_run": asked.mode == ApprovalMode.DRY_RUN,
         "would": pretty(json.dumps(would)) if would is not None else "",
-        "steps": [_step(step) for step in asked.plan_steps.all()],
+        "steps": steps,
     }
 
 
