@@ -138,7 +138,7 @@ STORE_ERRORS = (OperationalError, InterfaceError)
 FULL = ("database or disk is full", "No space left on device", "disk full")
 
 
-def is_store_error(error: BaseException | None) -> bool:
+def is_store_error(error: BaseException) -> bool:
     """Tell a store that is away or in ruins from a statement that it refuses.
 
     SQLite says plain DatabaseError of a malformed file.
@@ -177,7 +177,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     view, where only this handler is asked.
     """
     error = sys.exc_info()[1]
-    if is_store_error(error):
+    if error is not None and is_store_error(error):
         return store_answer(request, error)
     if request.path.startswith(API_PREFIX):
         return problem(ServerError())

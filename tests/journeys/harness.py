@@ -74,6 +74,33 @@ def enqueue(kind: str, payload: str, count: str = "1") -> None:
         )
 
 
+def live(count: int) -> None:
+    """Enqueue runs that have done something, and tell the witness."""
+    from django.db import transaction
+
+    from apps.access import services as access
+    from apps.audit import services as audit
+    from apps.runs import services
+
+    system = access.system_principal()
+    for _ in range(count):
+        run = services.enqueue(
+            kind="journey.note",
+            payload={},
+            principal=system,
+            workspace=access.ensure_default_workspace(),
+        )
+        with transaction.atomic():
+            audit.record(
+                type="run.parked",
+                actor=system.actor,
+                run_id=run.id,
+                workspace_id=run.workspace_id,
+                data={"kind": run.kind},
+            )
+    audit.seal_all()
+
+
 def ask(text: str) -> None:
     """Be a person who writes to an agent; prints the turn's id."""
     from apps.access import queries as access_queries
@@ -96,6 +123,7 @@ def witness_here() -> None:
     from django.conf import settings
 
     settings.POLAR_WITNESS_DIR = Path(os.environ["JOURNEY_WITNESS"])
+    settings.POLAR_SNAPSHOT_DIR = settings.POLAR_WITNESS_DIR.parent / "snapshots"
 
 
 def main(arguments: list[str]) -> None:
@@ -113,7 +141,9 @@ def main(arguments: list[str]) -> None:
         arguments = arguments[2:]
     witness_here()
     plug_test_kinds()
-    if arguments[0] == "enqueue":
+    if arguments[0] == "live":
+        live(int(arguments[1]))
+    elif arguments[0] == "enqueue":
         enqueue(*arguments[1:])
     elif arguments[0] == "ask":
         ask(*arguments[1:])
