@@ -6,6 +6,8 @@ app_name = "agents"
 
 urlpatterns = [
     path("agents/", views.agent_list, name="list"),
+    path("agents/<uuid:profile_id>/", views.agent_detail, name="detail"),
+    path("agents/<uuid:profile_id>/lane/", views.switch_lane, name="switch_lane"),
     path("recursion/", views.recursion_map, name="recursion"),
     path("memory/", views.memory_list, name="memory"),
     path("memory/<uuid:memory_id>/change/", views.memory_change, name="memory_change"),

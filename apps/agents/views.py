@@ -6,14 +6,15 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from apps.access import services as access
 from apps.access.models import Principal, User
-from apps.agents.engine import memory, recursion, usage, waterfall
+from apps.agents import services
+from apps.agents.engine import atlas, memory, recursion, usage, waterfall
 from apps.agents.models import AgentProfile, Memory, Turn
 from apps.audit.models import Event
 from apps.common import pages
@@ -23,6 +24,7 @@ from apps.providers.models import Lane, Origin
 
 #: How many events stand beside a trace; the rest are in the audit log.
 EVENTS_SHOWN = 40
+MOST_PROFILES = 500
 #: What the heat map looks back over. Units: hours.
 WINDOWS = (24, 168, 720)
 #: What the usage page looks back over. Units: days.
@@ -38,7 +40,50 @@ def principal_of(request: HttpRequest) -> Principal:
 def agent_list(request: HttpRequest) -> HttpResponse:
     profiles = AgentProfile.objects.visible_to(principal_of(request))
     profiles = profiles.select_related("workspace", "pinned_model__provider")
-    return render(request, "agents/list.html", {"profiles": profiles.order_by("slug")})
+    shown = list(profiles.order_by("slug", "id")[:MOST_PROFILES])
+    context = {"profiles": shown, "graph": atlas.graph(shown)}
+    return render(request, "agents/list.html", context)
+
+
+@require_GET
+def agent_detail(request: HttpRequest, profile_id: UUID) -> HttpResponse:
+    """One agent: its lane, reach and pins, and how its versions differ."""
+    profile = _profile(request, profile_id)
+    context = {
+        "profile": profile,
+        "history": atlas.history(profile),
+        "pins": profile.pins.order_by("scope", "key"),
+        "lanes": Lane.values,
+    }
+    return render(request, "agents/detail.html", context)
+
+
+@require_POST
+def switch_lane(request: HttpRequest, profile_id: UUID) -> HttpResponse:
+    """Change an agent's lane; its next turn asks there."""
+    profile = _profile(request, profile_id)
+    version, lane = request.POST.get("version", ""), request.POST.get("lane", "")
+    try:
+        saved = services.save_profile(
+            by=principal_of(request),
+            workspace=profile.workspace,
+            slug=profile.slug,
+            changes={"lane": lane},
+            expected_version=int(version) if version.isdecimal() else 0,
+        )
+        messages.success(request, f"{saved} asks the {saved.lane} lane from now on.")
+    except PolarError as error:
+        messages.error(request, f"Not switched: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("agents:detail", args=[profile.id]))
+
+
+def _profile(request: HttpRequest, profile_id: UUID) -> AgentProfile:
+    profiles = AgentProfile.objects.visible_to(principal_of(request))
+    found = profiles.select_related("workspace", "pinned_model__provider")
+    profile = found.filter(id=profile_id).first()
+    if profile is None:
+        raise Http404("There is no such agent, or it is not yours to see.")
+    return profile
 
 
 @require_GET

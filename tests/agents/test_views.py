@@ -5,8 +5,9 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.access import services as access
+from apps.access.models import User
 from apps.agents import services as agents
-from apps.agents.models import Step, StepKind, StepState, Turn
+from apps.agents.models import AgentProfile, Step, StepKind, StepState, Turn
 from apps.common import clock
 
 UNKNOWN_TRACE = "0" * 32
@@ -96,3 +97,43 @@ def test_agents_are_listed_for_their_workspace_only(client, charlie, signed_in, 
 
     client.force_login(charlie)
     assert "@primary" not in client.get(reverse("agents:list")).content.decode()
+
+
+def test_lane_is_switched_in_one_click_and_the_versions_differ(
+    client: Client, alice: User, primary: AgentProfile
+) -> None:
+    client.force_login(alice)
+
+    client.post(f"/agents/{primary.id}/lane/", {"lane": "brain", "version": "1"})
+
+    primary.refresh_from_db()
+    page = client.get(f"/agents/{primary.id}/").content.decode()
+    assert (primary.lane, primary.version) == ("brain", 2)
+    assert "<del>worker</del> → <ins>brain</ins>" in page
+
+
+def test_lane_of_an_older_version_is_not_switched(
+    client: Client, alice: User, primary: AgentProfile
+) -> None:
+    client.force_login(alice)
+
+    client.post(f"/agents/{primary.id}/lane/", {"lane": "brain", "version": "7"})
+
+    primary.refresh_from_db()
+    assert (primary.lane, primary.version) == ("worker", 1)
+
+
+def test_agent_of_another_workspace_is_not_shown(
+    client: Client, charlie: User, primary: AgentProfile
+) -> None:
+    client.force_login(charlie)
+
+    assert client.get(f"/agents/{primary.id}/").status_code == 404
+
+
+def test_list_draws_who_may_hand_over(
+    client: Client, alice: User, primary: AgentProfile
+) -> None:
+    client.force_login(alice)
+
+    assert b"Who may hand over to whom" in client.get("/agents/").content

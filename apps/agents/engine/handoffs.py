@@ -5,7 +5,7 @@ the parent. Invariants: every handoff passes the gateway; a child's turn, its ru
 the handoff's row and both events are one commit; results come back in the order in
 which they were asked for, whoever finished first; what a child cannot do is told
 to its parent as a typed failure.
-Source: docs/decisions on handoffs; design, contracts: Loop guard.
+Source: docs/decisions/0016-handoffs-are-parked-children.md
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -359,7 +359,7 @@ def _record(turn: Turn, row: Handoff, event: str, facts: dict[str, Any]) -> None
         workspace_id=row.workspace_id,
         run_id=turn.run_id,
         trace_id=row.trace_id,
-        decision=str(row.state),
+        decision="" if row.state == HandoffState.OPEN else str(row.state),
         reason=row.reason,
         data={
             "source": row.source,

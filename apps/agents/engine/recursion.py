@@ -203,5 +203,5 @@ def _dots(found: HeatMap, told: list[tuple[str, str, dict[str, Any]]]) -> list[D
 
 
 def _cell(count: int, most: int, cut: int = 0) -> Cell:
-    level = -(-count * LEVELS // most) if most and count else 0
+    level = -(-count * LEVELS // max(most, LEVELS))
     return Cell(count, level, cut)

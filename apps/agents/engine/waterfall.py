@@ -13,10 +13,16 @@ from typing import Any
 from uuid import UUID
 
 from apps.access.models import Principal
-from apps.agents.models import Step, StepKind, Turn, TurnState
+from apps.agents.models import Handoff, Step, StepKind, Turn, TurnState
 from apps.common import clock
 from apps.common.errors import NotFound
-from apps.gateway.models import ApprovalRequest, ApprovalState, Call, CallState
+from apps.gateway.models import (
+    ApprovalRequest,
+    ApprovalState,
+    Call,
+    CallKind,
+    CallState,
+)
 from apps.providers.models import Attempt, Outcome
 from apps.runs.models import Run
 
@@ -27,6 +33,8 @@ PAUSE_WIDTH = 14.0
 #: Shorter quiet stretches are never cut. Units: seconds.
 SHORTEST_PAUSE = 3.0
 TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+
+ICONS: dict[str, str] = {CallKind.MESSAGE: "deliver", CallKind.HANDOFF: "handoff"}
 
 
 @dataclass(kw_only=True)
@@ -50,6 +58,11 @@ class Bar:
     is_open: bool = False
     x: float = 0.0
     width: float = 0.0
+
+    @property
+    def indent(self) -> int:
+        """Deeper rows than this stand no further to the right."""
+        return min(self.depth, 5)
 
     @property
     def seconds(self) -> float:
@@ -149,6 +162,11 @@ class _Rows:
         self.steps: dict[UUID, list[Step]] = defaultdict(list)
         for step in Step.objects.filter(turn__in=trace.turns).order_by("seq"):
             self.steps[step.turn_id].append(step)
+        self.below: dict[UUID, Turn] = {}
+        turns = {turn.id: turn for turn in trace.turns}
+        for row in Handoff.objects.filter(child__in=trace.turns):
+            if row.call_id and row.child_id in turns:
+                self.below[row.call_id] = turns[row.child_id]
 
     def bars(self) -> list[Bar]:
         known = {turn.id for turn in self.trace.turns}
@@ -177,7 +195,12 @@ class _Rows:
         rows = [own]
         for step in self.steps[turn.id]:
             rows += self._step(step, depth + 1)
-        children = [each for each in self.trace.turns if each.parent_id == turn.id]
+        told = {each.id for each in self.below.values()}
+        children = [
+            each
+            for each in self.trace.turns
+            if each.parent_id == turn.id and each.id not in told
+        ]
         for child in children:
             rows += self._turn(child, depth + 1)
         return rows
@@ -193,7 +216,11 @@ class _Rows:
         ]
         if step.kind == StepKind.MODEL or not calls:
             return rows + [self._bare_step(step, depth)]
-        return rows + [self._call(call, depth) for call in calls]
+        for call in calls:
+            rows.append(self._call(call, depth))
+            if call.id in self.below:
+                rows += self._turn(self.below[call.id], depth + 1)
+        return rows
 
     def _bare_step(self, step: Step, depth: int) -> Bar:
         start = step.started_at or self.trace.turns[0].created_at
@@ -240,11 +267,15 @@ class _Rows:
         doubt = call.state == CallState.UNKNOWN
         start = call.started_at or call.created_at
         running = call.state == CallState.EXECUTING
+        group, _, title = call.capability.rpartition("/")
+        about = f"{group} {call.kind}".strip()
+        if call.kind == CallKind.HANDOFF:
+            title, about = "Handoff", f"to @{title}"
         return Bar(
             key=str(call.id),
-            icon="deliver" if call.kind == "message" else "tool",
-            title=call.capability.rpartition("/")[2] or call.kind,
-            about=f"{call.capability.rpartition('/')[0]} {call.kind}".strip(),
+            icon=ICONS.get(call.kind, "tool"),
+            title=title or call.kind,
+            about=about,
             depth=depth,
             start=start,
             end=call.finished_at or (self.now if running else start),
