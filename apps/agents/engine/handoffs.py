@@ -5,7 +5,7 @@ the parent. Invariants: every handoff passes the gateway; a child's turn, its ru
 the handoff's row and both events are one commit; results come back in the order in
 which they were asked for, whoever finished first; what a child cannot do is told
 to its parent as a typed failure.
-Source: docs/decisions/0016-handoffs-are-parked-children.md
+Source: docs/decisions/0017-handoffs-are-parked-children.md
 """
 
 from dataclasses import asdict, dataclass, replace
