@@ -206,6 +206,8 @@ class CallRequest:
     workspace_id: UUID
     arguments: Json
     perform: Callable[[Permit], Result]
+    #: Writes what else follows from a success, in the transaction that settles it.
+    settled: Callable[[Outcome], None] | None = None
     effect_class: EffectClass = EffectClass.PURE
     risk: Risk = field(default_factory=Risk)
     lineage: Lineage = field(default_factory=Lineage)

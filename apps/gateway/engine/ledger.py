@@ -27,7 +27,7 @@ from apps.gateway.models import (
     CallState,
     Reservation,
 )
-from apps.gateway.ports import CallRequest, EffectClass, Usage
+from apps.gateway.ports import CallRequest, EffectClass, Outcome, Usage
 
 from . import locks
 from .sight import count_halts
@@ -210,9 +210,9 @@ def _wait_until_sealed(event_id: UUID) -> None:
             raise UpstreamError("The log was not sealed in time; nothing was sent.")
 
 
-def succeed(call: Call, request: CallRequest, output: Any, usage: Usage) -> None:
+def succeed(call: Call, request: CallRequest, outcome: Outcome) -> None:
     """Write down what came back, settle the budgets, record it."""
-    text = canonical.arguments(output)
+    text, usage = canonical.arguments(outcome.output), outcome.usage
     fields = {
         "result": text,
         "result_digest": canonical.digest(text),
@@ -223,6 +223,8 @@ def succeed(call: Call, request: CallRequest, output: Any, usage: Usage) -> None
         _settle(call, request, CallState.SUCCEEDED, fields)
         if call.facts.get("reserved"):
             release(call.id, spent=usage.micros, usage=usage)
+        if request.settled is not None:
+            request.settled(outcome)
     failpoints.reach("call.settled")
 
 

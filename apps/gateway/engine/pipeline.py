@@ -201,8 +201,9 @@ def _execute(call: Call, request: CallRequest) -> Outcome:
         error.facts.setdefault("call_id", str(call.id))
         ledger.fail(call, request, error)
         raise
-    ledger.succeed(call, request, output, result.usage)
-    return Outcome(call.id, CallState.SUCCEEDED, output, result.usage)
+    outcome = Outcome(call.id, CallState.SUCCEEDED, output, result.usage)
+    ledger.succeed(call, request, outcome)
+    return outcome
 
 
 def _check_output(request: CallRequest, output: Any) -> Any:

@@ -1,7 +1,8 @@
 """What one plan leaves behind: an attempt row per route and one usage row.
 
-Rows are collected while the plan is walked and written together at its end, in
-one transaction; the gateway's Call rows are the record of anything in flight.
+Rows are collected while the plan is walked and written together at its end: in
+the transaction that settles the call that answered, or in one of their own. The
+gateway's Call rows are the record of anything in flight.
 """
 
 from datetime import datetime
@@ -38,7 +39,7 @@ class Ledger:
         self._refusals: list[PolarError | None] = []
         self._began = self._step_began = clock.monotonic()
         self._served: Step | None = None
-        self._replayed = False
+        self._replayed = self._is_saved = False
 
     def started(self, step: Step) -> None:
         self._step_began = clock.monotonic()
@@ -70,7 +71,7 @@ class Ledger:
         )
         self._refusals.append(None)
 
-    def served(self, step: Step, outcome: CallOutcome, ttft_ms: int) -> None:
+    def served(self, step: Step, outcome: CallOutcome) -> None:
         self._served, self._replayed = step, outcome.replayed
         self._add(
             step,
@@ -78,7 +79,7 @@ class Ledger:
             detail="replayed from the record" if outcome.replayed else "",
             call_id=outcome.call_id,
             duration_ms=_since(self._step_began),
-            ttft_ms=ttft_ms,
+            ttft_ms=outcome.output["ttft_ms"],
             **_spent(outcome.usage),
         )
 
@@ -132,9 +133,10 @@ class Ledger:
         return min((each for each in moments if each > now), default=None)
 
     def save(self) -> None:
-        """Write all rows. A replayed answer was metered when it was given."""
-        if not self._rows:
+        """Write all rows, once. A replayed answer was metered when it was given."""
+        if not self._rows or self._is_saved:
             return
+        self._is_saved = True
         with transaction.atomic():
             statements.insert(*self._rows)
             if not self._replayed:

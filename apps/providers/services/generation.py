@@ -6,7 +6,7 @@ says which routes were tried or left out and why.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -187,7 +187,13 @@ def _attempt(
         return None
     ledger.started(step)
     try:
-        outcome = gateway.call(_call_request(route, request, deltas))
+        wanted = _call_request(route, request, deltas)
+
+        def settled(outcome: gateway.Outcome) -> None:
+            ledger.served(step, outcome)
+            ledger.save()
+
+        outcome = gateway.call(replace(wanted, settled=settled))
     except LoopGuardTripped:
         breakers.release(route)
         raise  # it is a NotGranted, but it ends the tree, not one route
@@ -300,7 +306,8 @@ def _generated(
     outcome: gateway.Outcome, step: Step, made: Plan, ledger: Ledger
 ) -> Generated:
     answer = ports.Answer.from_json(outcome.output)
-    ledger.served(step, outcome, answer.ttft_ms)
+    if outcome.replayed:
+        ledger.served(step, outcome)
     assert step.route is not None
     return Generated(
         text=answer.text,
