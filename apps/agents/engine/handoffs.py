@@ -32,6 +32,7 @@ from apps.audit import services as audit
 from apps.common import canonical, clock, ids
 from apps.common.errors import Conflict, NotFound, PolarError
 from apps.common.failpoints import reach as reach_point
+from apps.common.statements import Reading
 from apps.gateway import services as gateway
 from apps.gateway.ports import (
     CallKind,
@@ -54,15 +55,17 @@ STATE_OF = {
 }
 
 
+_TARGET = Reading(AgentProfile.objects.active, "AND workspace_id = %s AND slug = %s")
+
+
 def targets_of(turn: Turn) -> list[AgentProfile]:
     """Return the agents that a turn may hand work to; none at its last depth."""
     names = turn.profile.allowed_handoff_targets
     if not names or turn.depth >= turn.profile.max_depth:
         return []
-    found = AgentProfile.objects.active().filter(
-        workspace_id=turn.conversation.workspace_id
-    )
-    return list(found.filter(slug__in=names).order_by("slug"))
+    workspace_id = turn.conversation.workspace_id
+    found = [row for name in set(names) for row in _TARGET.fetch(workspace_id, name)]
+    return sorted(found, key=lambda row: str(row.slug))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from apps.audit.models import Event, Head
 from apps.common import canonical
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Invalid
+from apps.common.statements import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,16 @@ _RUINED = ("malformed", "not a database", "no such table", "disk image")
 _walked = 0
 
 
+_HEAD = Reading(Head.objects.all, "WHERE id = 1")
+
+
 def check_claim() -> None:
     """Refuse to claim from a store in doubt: two looks at files, one row read.
 
     Raises: StoreInDoubt and its kin.
     """
     check_here()
-    head = Head.objects.filter(id=1).first()
+    head = next(iter(_HEAD.fetch()), None)
     if head is None:
         return
     if head.alarm:
