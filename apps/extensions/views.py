@@ -164,9 +164,9 @@ def _row(row: Extension) -> dict[str, Any]:
 def _detail(row: Extension) -> dict[str, Any]:
     now, before = definition.manifest_of(row), queries.reviewed_form(row)
     is_native = not row.parts
-    needs_review = not row.is_pinned and not is_native
+    needs_review = not row.is_pinned
     stoppable = row.lifecycle == Lifecycle.ENABLED or row.trust != Trust.BLOCKED
-    lines = comparing.diff(before, now) if needs_review else []
+    lines = comparing.diff(before, now) if needs_review and not is_native else []
     return {
         "row": row,
         "is_native": is_native,

@@ -14,6 +14,7 @@ from apps.access import services as access
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile
 from apps.common.errors import NotTrusted
+from apps.extensions import services
 from apps.extensions.models import Certificate, Extension, Review
 
 from .conftest import SKILL, approve
@@ -192,3 +193,11 @@ def test_enable_from_the_page(client, alice, bob, skill):
 
     assert answer.status_code == 302
     assert Extension.objects.get().lifecycle == "enabled"
+
+
+def test_what_ships_is_let_back_by_a_review_too(client, alice, bob, plugin):
+    services.revoke_extension(by=alice.principal, extension_id=plugin.id, reason="x")
+
+    html = page(client, bob, "detail", "polar").content.decode()
+
+    assert "Approve this form" in html
