@@ -7,12 +7,16 @@ import tempfile
 import threading
 import time
 from collections import deque
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from apps.access.models import Principal
+from apps.audit.models import Event
+from apps.common import redaction
+from apps.common.actor import SYSTEM
 from apps.common.errors import UpstreamError
 from apps.extensions import ports
 from apps.extensions.adapters import processes, sandbox
@@ -27,6 +31,7 @@ from apps.extensions.errors import (
 from apps.gateway.errors import CapabilityDenied, OutcomeUnknown, OutputBroken
 from apps.gateway.models import Call
 from apps.gateway.ports import EffectClass
+from apps.vault import services as vault
 from tests import fakes
 from tests.extensions import hostile
 
@@ -330,3 +335,61 @@ def test_server_that_is_not_there_is_a_connection_failure(runtime):
 def test_wrong_arguments_are_named(asked):
     with pytest.raises((ToolValidationError, ToolTransientError)):
         asked("add", {"a": "many", "b": 1})
+
+
+# --- credentials
+
+
+@pytest.fixture
+def recorder():
+    """A server on loopback that writes down what it was sent, and refuses."""
+    seen: list[dict[str, str]] = []
+
+    class Recorder(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append({name.lower(): text for name, text in self.headers.items()})
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Recorder) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port, seen
+        server.shutdown()
+        thread.join()
+
+
+def test_server_is_sent_its_own_secret_and_no_other(runtime, recorder):
+    """T12: what an operator stored for it, and nothing that anybody else showed."""
+    port, seen = recorder
+    secret = vault.put(
+        by=SYSTEM, name="fake/token", purpose="tool", value="Bearer own-canary"
+    )
+    grants = ports.Grants(secrets={"Authorization": secret.id})
+
+    with pytest.raises(ToolMisconfigured, match="answered 401"):
+        runtime.describe(over_http(port, grants=grants))
+
+    assert {each["authorization"] for each in seen} == {"Bearer own-canary"}
+    assert not any("cookie" in each for each in seen)
+    assert Event.objects.filter(type="vault.leased").exists()
+
+
+def test_secret_of_a_process_is_leased_while_it_lives(runtime, package):
+    secret = vault.put(
+        by=SYSTEM, name="fake/token", purpose="tool", value="process-canary"
+    )
+    grants = ports.Grants(
+        read_paths=(sys.prefix, sys.base_prefix), secrets={"TOKEN": secret.id}
+    )
+    source = stdio(package, grants=grants)
+
+    runtime.describe(source)
+
+    assert redaction.scrub("process-canary") == redaction.MARK
+    runtime.stop(source.extension_id)
+    assert redaction.scrub("process-canary") == "process-canary"
