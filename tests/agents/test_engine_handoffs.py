@@ -484,3 +484,17 @@ def test_heat_map_has_a_page_an_answer_and_a_command(
     assert api.json()["turns"] == json.loads(capsys.readouterr().out)["turns"] == 13
     handoffs_ = client.get("/api/v1/handoffs").json()["items"]
     assert {each["state"] for each in handoffs_} == {"truncated", "refused"}
+
+
+def test_children_of_a_cancelled_parent_are_stopped(cast: Cast, ask: Any) -> None:
+    cast.parts = {"primary": hands("writer"), "writer": answers("never")}
+    turn = ask("go")
+    runs.execute(turn.run_id)
+
+    runs.cancel(by=turn.principal, run_id=turn.run_id, reason="changed my mind")
+    agents.close_orphans()
+    agents.close_orphans()
+
+    child = Turn.objects.get(parent=turn)
+    assert (child.state, child.run.state) == (TurnState.CANCELLED, State.CANCELLED)
+    assert [name for name, _ in cast.asked] == ["primary"]
