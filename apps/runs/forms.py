@@ -41,7 +41,9 @@ class ScheduleForm(forms.Form):
     )
     timezone = forms.CharField(max_length=64, label="Time zone", initial="UTC")
     catch_up = forms.ChoiceField(
-        choices=list(WORDS_OF_CATCH_UP.items()), label="Missed moments"
+        choices=list(WORDS_OF_CATCH_UP.items()),
+        initial=CatchUp.ONE,
+        label="Missed moments",
     )
     overlap = forms.ChoiceField(
         choices=list(WORDS_OF_OVERLAP.items()), label="While one still runs"

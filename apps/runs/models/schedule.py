@@ -165,6 +165,8 @@ class Slot(Row):
                 condition=Q(state=SlotState.FIRED, outcome=""),
                 name="slot_unsettled",
             ),
+            # clock: moments ahead of a clock that came back
+            models.Index(fields=["slot_at"], name="slot_moment"),
         ]
 
     def __str__(self) -> str:
