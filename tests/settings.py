@@ -34,3 +34,8 @@ os.environ.setdefault("DATABASE_URL", "")
 os.environ.setdefault("REDIS_URL", "")
 
 from polar_site.settings import *  # noqa: E402
+from polar_site.settings import DATABASES  # noqa: E402
+
+# pytest-django knows Django's own SQLite backend by name only; ours needs the word.
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["TEST"] = {"NAME": ":memory:"}
