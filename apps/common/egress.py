@@ -131,6 +131,17 @@ def client(*, local: Collection[str] = (), **options: Any) -> httpx.Client:
     )
 
 
+def open_socket(
+    host: str, port: int, *, local: Collection[str] = (), timeout: float
+) -> socket.socket:
+    """Connect to a checked address, for protocols that httpx does not speak.
+
+    Raises: EgressRefused; OSError when nobody answers.   Units: seconds.
+    """
+    addresses = check_host(host, port, local=frozenset(local))
+    return socket.create_connection((addresses[0], port), timeout=timeout)
+
+
 def _pin(request: Any, local: frozenset[str]) -> None:
     """Swap the host for its checked address; keep the name for Host and TLS."""
     host = request.url.host
