@@ -1,6 +1,8 @@
-"""Accounts through which people reach agents.
+"""Accounts, who may speak through them, what came in and what goes out.
 
-Invariant: one account of a slug per workspace; states come from `ACCOUNT` alone.
+Invariants: one account of a slug per workspace; an event of a vendor is kept
+once per account; an outgoing message has one key and goes out under it once;
+states come from `ACCOUNT`, `OUTBOX` and `PAIRING` alone.
 """
 
 from typing import Self
@@ -8,21 +10,73 @@ from typing import Self
 from django.db import models
 from django.db.models import Q
 
-from apps.access.models import Workspace, WorkspaceQuerySet
+from apps.access.models import Principal, Workspace, WorkspaceQuerySet
 from apps.audit import ports as audit_ports
+from apps.channels.ports import ConversationKey
+from apps.common import clock
 from apps.common.models import Row
 from apps.common.states import Transitions
 
-audit_ports.declare("channel.opened", "channel.paused", "channel.resumed")
+audit_ports.declare(
+    "channel.opened",
+    "channel.paused",
+    "channel.resumed",
+    "channel.denied",
+    "channel.refused",
+    "channel.pairing_asked",
+    "channel.pairing_decided",
+    "channel.identity_changed",
+    "channel.undelivered",
+    "channel.resent",
+)
 
 
 class AccountKind(models.TextChoices):
     WEB = "web"
+    TELEGRAM = "telegram"
+    SLACK = "slack"
 
 
 class AccountState(models.TextChoices):
     ACTIVE = "active"
     PAUSED = "paused"
+
+
+class AccountSource(models.TextChoices):
+    DESK = "desk"
+    ENV = "env"
+
+
+class Tier(models.TextChoices):
+    """What a sender may do; each includes those before it."""
+
+    PUBLIC = "public"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+TIER_ORDER = [Tier.PUBLIC, Tier.OPERATOR, Tier.APPROVER, Tier.ADMIN]
+
+
+class IdentityState(models.TextChoices):
+    ACTIVE = "active"
+    BLOCKED = "blocked"
+
+
+class PairingState(models.TextChoices):
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class OutboxState(models.TextChoices):
+    PENDING = "pending"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
 
 
 ACCOUNT = Transitions(
@@ -33,6 +87,33 @@ ACCOUNT = Transitions(
         AccountState.PAUSED: [AccountState.ACTIVE],
     },
 )
+PAIRING = Transitions(
+    "channels.pairing",
+    initial=PairingState.PENDING,
+    table={
+        PairingState.PENDING: [
+            PairingState.APPROVED,
+            PairingState.REJECTED,
+            PairingState.EXPIRED,
+        ]
+    },
+)
+#: From `failed` and `unknown` only a person puts a message back.
+OUTBOX = Transitions(
+    "channels.outbox",
+    initial=OutboxState.PENDING,
+    table={
+        OutboxState.PENDING: [OutboxState.SENDING],
+        OutboxState.SENDING: [
+            OutboxState.SENT,
+            OutboxState.FAILED,
+            OutboxState.UNKNOWN,
+            OutboxState.PENDING,
+        ],
+        OutboxState.FAILED: [OutboxState.PENDING],
+        OutboxState.UNKNOWN: [OutboxState.PENDING],
+    },
+)
 
 
 class AccountQuerySet(WorkspaceQuerySet):
@@ -41,7 +122,7 @@ class AccountQuerySet(WorkspaceQuerySet):
 
 
 class Account(Row):
-    """One way in: the web chat of a workspace, later a bot of a vendor."""
+    """One way in: the web chat of a workspace, or a bot of a vendor."""
 
     workspace = models.ForeignKey(Workspace, models.PROTECT, related_name="+")
     kind = models.CharField(max_length=16, choices=AccountKind.choices)
@@ -49,6 +130,23 @@ class Account(Row):
     state = models.CharField(
         max_length=16, choices=AccountState.choices, default=AccountState.ACTIVE
     )
+    source = models.CharField(
+        max_length=8, choices=AccountSource.choices, default=AccountSource.DESK
+    )
+    #: The names of its secrets and how it is reached; never a secret itself.
+    settings = models.JSONField(default=dict, blank=True)
+    secret = models.ForeignKey(
+        "vault.Secret", models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    #: Where receiving goes on; moves in the transaction of the update.
+    cursor = models.BigIntegerField(default=0)
+    #: The last proof that we hear, and the last message that went out.
+    heard_at = models.DateTimeField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    #: What went wrong last in hearing; "" once we hear again.
+    trouble = models.CharField(max_length=300, blank=True, default="")
+    #: No message goes out before; the vendor asked for it.
+    hold_until = models.DateTimeField(null=True, blank=True)
 
     objects = AccountQuerySet.as_manager()
 
@@ -63,3 +161,163 @@ class Account(Row):
 
     def __str__(self) -> str:
         return f"{self.slug} in {self.workspace_id}"
+
+
+class ChannelIdentity(Row):
+    """Who a sender is here. The vendor's user id counts, never a name."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="identities")
+    external_user = models.CharField(max_length=80)
+    display = models.CharField(max_length=120, blank=True, default="")
+    principal = models.ForeignKey(Principal, models.PROTECT, related_name="+")
+    tier = models.CharField(max_length=10, choices=Tier.choices, default=Tier.PUBLIC)
+    state = models.CharField(
+        max_length=10, choices=IdentityState.choices, default=IdentityState.ACTIVE
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "external_user"], name="channels_identity_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(tier__in=Tier.values), name="channels_identity_tier"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.display or self.external_user} ({self.tier})"
+
+
+class PairingRequest(Row):
+    """A stranger who asks to be let in; a code that they tell an operator."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="pairings")
+    external_user = models.CharField(max_length=80)
+    display = models.CharField(max_length=120, blank=True, default="")
+    code = models.CharField(max_length=8)
+    state = models.CharField(
+        max_length=10, choices=PairingState.choices, default=PairingState.PENDING
+    )
+    expires_at = models.DateTimeField()
+    decided_by = models.ForeignKey(
+        Principal, models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "external_user"],
+                condition=Q(state="pending"),
+                name="channels_pairing_one_open",
+            ),
+            models.UniqueConstraint(
+                fields=["code"],
+                condition=Q(state="pending"),
+                name="channels_pairing_code",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.display or self.external_user} ({self.state})"
+
+
+class InboxMessage(Row):
+    """One event of a vendor, kept once, and what came of it."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="inbox")
+    external_id = models.CharField(max_length=120)
+    external_user = models.CharField(max_length=80, blank=True, default="")
+    chat = models.CharField(max_length=80, blank=True, default="")
+    topic = models.CharField(max_length=80, blank=True, default="")
+    message_id = models.CharField(max_length=80, blank=True, default="")
+    envelope = models.JSONField(default=dict, blank=True)
+    #: started | command | decided | denied | limited | unaddressed | nothing
+    outcome = models.CharField(max_length=16, blank=True, default="")
+    turn_id = models.UUIDField(null=True, blank=True)
+    #: The progress mark that the message carries now.
+    mark = models.CharField(max_length=16, blank=True, default="")
+    #: The message into which the answer is being written, while it is.
+    draft_id = models.CharField(max_length=80, blank=True, default="")
+    draft_text = models.TextField(blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "external_id"], name="channels_inbox_once"
+            )
+        ]
+        indexes = [
+            # a sender's rate, newest first
+            models.Index(
+                fields=["account", "external_user", "-created_at"],
+                name="channels_inbox_by_sender",
+            ),
+            # the way back from a turn to its message
+            models.Index(
+                fields=["turn_id"],
+                condition=Q(turn_id__isnull=False),
+                name="channels_inbox_by_turn",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.external_id} ({self.outcome})"
+
+    @property
+    def key(self) -> ConversationKey:
+        """Where an answer to it belongs."""
+        return ConversationKey(self.chat, self.topic, self.message_id)
+
+
+class OutboxMessage(Row):
+    """One message to go out, in the order of its chat, once."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="outbox")
+    chat = models.CharField(max_length=80)
+    topic = models.CharField(max_length=80, blank=True, default="")
+    reply_to = models.CharField(max_length=80, blank=True, default="")
+    text = models.TextField()
+    #: Shape: [[label, value], …]
+    buttons = models.JSONField(default=list, blank=True)
+    state = models.CharField(
+        max_length=10, choices=OutboxState.choices, default=OutboxState.PENDING
+    )
+    dedupe_key = models.CharField(max_length=120, unique=True)
+    #: Counts how often a person put it back; part of its effect's key.
+    resent = models.PositiveSmallIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    due_at = models.DateTimeField(default=clock.now)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    sent_id = models.CharField(max_length=80, blank=True, default="")
+    error = models.CharField(max_length=300, blank=True, default="")
+    turn_id = models.UUIDField(null=True, blank=True)
+    approval_id = models.UUIDField(null=True, blank=True)
+    #: An answer that takes the place of a draft is an edit of that message.
+    replaces_id = models.CharField(max_length=80, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=OutboxState.values),
+                name="channels_outbox_state",
+            )
+        ]
+        indexes = [
+            # what is next in a chat
+            models.Index(
+                fields=["account", "chat", "id"],
+                condition=Q(state__in=["pending", "sending"]),
+                name="channels_outbox_next",
+            ),
+            # what a person has to look at
+            models.Index(
+                fields=["state", "-id"],
+                condition=Q(state__in=["failed", "unknown"]),
+                name="channels_outbox_trouble",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dedupe_key} ({self.state})"

@@ -1,0 +1,203 @@
+"""The words of a channel, and the socket that vendors plug into.
+
+A transport speaks to one vendor. It knows no table: it is handed a `Line` with
+the token of one account, brings `Update`s, and sends what an `Outgoing` says.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from apps.channels.errors import ChannelRefused
+from apps.common.redaction import SecretStr
+from apps.gateway.ports import Permit
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with a message. `text` is what could be read of it."""
+
+    kind: str  # photo | document | voice | …
+    name: str = ""
+    mimetype: str = ""
+    size: int = 0
+    reference: str = ""
+    text: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationKey:
+    """Where a message stands. A chat is one conversation; a topic, else what it
+    replies to, else the root is a lane inside it, and never splits its history."""
+
+    chat: str
+    topic: str = ""
+    reply_to: str = ""
+
+    @property
+    def lane(self) -> str:
+        if self.topic:
+            return f"topic:{self.topic}"
+        return f"reply:{self.reply_to}" if self.reply_to else "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as every channel brings it. Shape: see `as_dict`."""
+
+    user_id: str
+    channel: str
+    message_id: str
+    message_text: str
+    timestamp: datetime
+    session_id: str = ""
+    locale: str = ""
+    thread_id: str = ""
+    attachments: tuple[Attachment, ...] = ()
+    metadata: Json = field(default_factory=dict)
+
+    def as_dict(self) -> Json:
+        """Shape: the public names, in camelCase."""
+        return {
+            "sessionId": self.session_id,
+            "userId": self.user_id,
+            "channel": self.channel,
+            "messageId": self.message_id,
+            "messageText": self.message_text,
+            "timestamp": self.timestamp.isoformat(),
+            "locale": self.locale,
+            "threadId": self.thread_id,
+            "attachments": [asdict(each) for each in self.attachments],
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One event of a vendor, read. `external_id` stays the same when it comes
+    again; `cursor` is where receiving goes on once this is kept."""
+
+    external_id: str
+    kind: str  # message | edit | action | nothing
+    envelope: Envelope
+    key: ConversationKey
+    display: str = ""
+    is_direct: bool = False
+    is_addressed: bool = False
+    #: What a pressed button says, such as "approve:<id>", and what to answer it by.
+    action: str = ""
+    answer_to: str = ""
+    cursor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """A choice under a message. `value` is a verb and an id, nothing more."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What is to be said where. The text is Markdown; the transport renders it."""
+
+    key: ConversationKey
+    text: str
+    buttons: tuple[Button, ...] = ()
+
+    def arguments(self) -> Json:
+        """Shape: what the permit is bound to."""
+        return {
+            "chat": self.key.chat,
+            "topic": self.key.topic,
+            "reply_to": self.key.reply_to,
+            "text": self.text,
+            "buttons": [[each.label, each.value] for each in self.buttons],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SentRef:
+    """What a vendor calls a message that was sent."""
+
+    chat: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One account as a transport sees it."""
+
+    kind: str
+    slug: str
+    token: SecretStr
+    settings: Json = field(default_factory=dict)
+    cursor: int = 0
+
+
+#: Keeps one update in one transaction; raises when it could not.
+Sink = Callable[[Update], object]
+Stopping = Callable[[], bool]
+
+
+class Transport(Protocol):
+    """One vendor. Every method that sends spends its permit first.
+
+    Raises: UpstreamError, with `retry_after` when the vendor said when;
+    ChannelRefused for good; DeliveryUnknown when it may have arrived.
+    """
+
+    def listen(
+        self, line: Line, sink: Sink, stopping: Stopping, heard: Callable[[], None]
+    ) -> None:
+        """Bring updates until `stopping()`; call `heard` at each proof of hearing."""
+
+    def pieces(self, text: str) -> list[str]:
+        """Cut a long Markdown text on sense, into what one message holds."""
+
+    def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef: ...
+
+    def edit(
+        self, line: Line, permit: Permit, ref: SentRef, message: Outgoing
+    ) -> None: ...
+
+    def react(self, line: Line, permit: Permit, ref: SentRef, mark: str) -> None:
+        """Put one mark on a message; "" takes ours away. Again: the same."""
+
+    def answer(self, line: Line, permit: Permit, answer_to: str, text: str) -> None:
+        """Tell who pressed a button what became of it, at once."""
+
+    def verify_webhook(self, headers: Json, body: bytes, secret: str) -> None:
+        """Refuse a forged or old request before parsing.   Raises: Forged."""
+
+    def read(self, raw: Json, line: Line) -> Update | None:
+        """Read one event; None is one that says nothing to anybody."""
+
+
+class Registry:
+    """The vendors that this install can speak to."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, Transport] = {}
+
+    def register(self, kind: str, transport: Transport) -> None:
+        """Plug in a vendor. Again: the last one counts."""
+        self._kinds[kind] = transport
+
+    def get(self, kind: str) -> Transport:
+        """Raises: ChannelRefused."""
+        try:
+            return self._kinds[kind]
+        except KeyError:
+            raise ChannelRefused(f"Nothing here speaks to {kind}.") from None
+
+    def kinds(self) -> list[str]:
+        return sorted(self._kinds)
+
+
+transports = Registry()
