@@ -56,6 +56,7 @@ test-postgres: dev services-tools ## The suite on a private PostgreSQL and Redis
 .PHONY: chaos
 chaos: dev ## Rehearse the drills against a throw-away install
 	$(PYTEST) -q -n 0 -m journey tests/journeys
+	POLAR_TEST_VAULT_ROWS=10000 POLAR_TEST_VAULT_KILLS=100 $(PYTEST) -q -n 0 tests/vault/test_rotation.py
 
 .PHONY: bench
 bench: dev ## Measure the hot paths (BENCH="--only turns"); prints figures, judges nothing

@@ -4,7 +4,15 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from apps.common.admin import ReadOnlyAdmin, state_badge
-from apps.vault.models import Install, Key, SealState, Secret, Wrap
+from apps.vault.models import (
+    Install,
+    Key,
+    Recovery,
+    Rotation,
+    SealState,
+    Secret,
+    Wrap,
+)
 
 
 @admin.register(Secret)
@@ -30,9 +38,9 @@ class WrapAdmin(ReadOnlyAdmin):
 
 @admin.register(Key)
 class KeyAdmin(ReadOnlyAdmin):
-    list_display = ("kid", "encryptions", "first_seen")
+    list_display = ("kid", "encryptions", "first_seen", "retired_at", "lost_at")
     search_fields = ("kid",)
-    fields = ("kid", "encryptions", "first_seen")
+    fields = (*list_display, "backup_proved_at")
 
 
 @admin.register(Install)
@@ -47,3 +55,18 @@ class SealStateAdmin(ReadOnlyAdmin):
     @admin.display(description="State")
     def state(self, row: SealState) -> SafeString:
         return state_badge("sealed" if row.sealed else "open")
+
+
+@admin.register(Recovery)
+class RecoveryAdmin(ReadOnlyAdmin):
+    list_display = ("recipient", "form", "created_at", "proved_at", "dropped_at")
+    search_fields = ("recipient",)
+    fields = list_display
+
+
+@admin.register(Rotation)
+class RotationAdmin(ReadOnlyAdmin):
+    list_display = ("kind", "total", "started_by", "created_at", "done_at")
+    list_filter = ("kind",)
+    search_fields = ("reason", "started_by")
+    fields = (*list_display, "reason")

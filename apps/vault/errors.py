@@ -4,10 +4,14 @@ Unavailable
   VaultSealed         no key, a wrong key, or an operator's seal
 Conflict
   SecretUnreadable    this one row cannot be opened; the others can
+  KeyNotHeld          its key is not in the ring: work waits until it is
 Invalid
   BadKeyRing          the configured keys are not keys
+  BadRecovery         this is no recovery key and no set of shares
 Denied
   KeyExhausted        the key has encrypted as often as is safe
+  KeyRetired          the key was rotated out and encrypts no more
+  NotVaultKeeper      the vault is kept by administrators
 """
 
 from apps.common.errors import Conflict, Denied, Invalid, Unavailable
@@ -36,3 +40,25 @@ class KeyExhausted(Denied):
     """This key has encrypted as often as is safe; rotate to a new one."""
 
     code = "POLAR_VAULT_KEY_EXHAUSTED"
+
+
+class KeyNotHeld(VaultSealed, SecretUnreadable):
+    """The ring does not hold the key of this secret; what needs it waits."""
+
+
+class BadRecovery(Invalid):
+    """This is no recovery key and no set of shares."""
+
+    code = "POLAR_VAULT_BAD_RECOVERY"
+
+
+class KeyRetired(Denied):
+    """This key was rotated out; the first key of the ring must be the new one."""
+
+    code = "POLAR_VAULT_KEY_RETIRED"
+
+
+class NotVaultKeeper(Denied):
+    """The vault is kept by administrators."""
+
+    code = "POLAR_FORBIDDEN"

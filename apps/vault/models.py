@@ -19,6 +19,16 @@ audit_ports.declare(
     "vault.key_adopted",
     "vault.sealed",
     "vault.unsealed",
+    "vault.rotation_started",
+    "vault.rotation_batch",
+    "vault.rotation_done",
+    "vault.key_retired",
+    "vault.loss_accepted",
+    "vault.recovery_made",
+    "vault.recovery_dropped",
+    "vault.recovered",
+    "vault.backup_verified",
+    "vault.reentry_checked",
 )
 
 
@@ -32,6 +42,11 @@ class Secret(Row):
     workspace_id = models.UUIDField(null=True, blank=True)
     stored_at = models.DateTimeField(default=clock.now, editable=False)
     unreadable_since = models.DateTimeField(null=True, blank=True, editable=False)
+    data_key_at = models.DateTimeField(default=clock.now, editable=False)
+    # what the checklist of a lost key remembers: lost, entered again, found good
+    lost_at = models.DateTimeField(null=True, blank=True, editable=False)
+    checked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    check_problem = models.CharField(max_length=300, blank=True, editable=False)
 
     class Meta:
         constraints = [
@@ -40,13 +55,27 @@ class Secret(Row):
             ),
             models.CheckConstraint(condition=~Q(name=""), name="secret_is_named"),
         ]
+        indexes = [
+            # what a re-encryption has still to do
+            models.Index(fields=["data_key_at"], name="secret_by_data_key"),
+            # the checklist, and the count of what does not open
+            models.Index(
+                fields=["name"],
+                name="secret_to_enter_again",
+                condition=Q(lost_at__isnull=False) | Q(unreadable_since__isnull=False),
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
 
 
 class Wrap(Row):
-    """A secret's data key, wrapped for one recipient ("key:<kid>")."""
+    """A secret's data key, wrapped for one recipient.
+
+    A recipient is "key:<kid>" or "recovery:<id>". A wrap is never changed: its id is
+    its version.
+    """
 
     secret = models.ForeignKey(Secret, models.CASCADE, related_name="wraps")
     recipient = models.CharField(max_length=80)
@@ -75,6 +104,9 @@ class Key(models.Model):
     kcv = models.CharField(max_length=64)
     encryptions = models.BigIntegerField(default=0)
     first_seen = models.DateTimeField(default=clock.now)
+    retired_at = models.DateTimeField(null=True, blank=True)
+    lost_at = models.DateTimeField(null=True, blank=True)
+    backup_proved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [
@@ -106,3 +138,64 @@ class SealState(SoleRow):
 
     def __str__(self) -> str:
         return "sealed" if self.sealed else "open"
+
+
+class RecoveryForm(models.TextChoices):
+    """How the private part of a recovery recipient is kept outside."""
+
+    OFFLINE = "offline", "one offline key"
+    SHARES = "shares", "3 of 5 shares"
+
+
+class Recovery(Row):
+    """A recovery recipient: every data key is wrapped for its public key too.
+
+    The private part was shown once and is nowhere in the store.
+    """
+
+    recipient = models.CharField(max_length=80, unique=True)
+    form = models.CharField(max_length=8, choices=RecoveryForm.choices)
+    public_key = models.CharField(max_length=64)
+    dropped_at = models.DateTimeField(null=True, blank=True)
+    proved_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(form__in=RecoveryForm.values), name="recovery_form"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.recipient
+
+
+class RotationKind(models.TextChoices):
+    """What a rotation does to every row."""
+
+    REWRAP = "rewrap", "new key, same data keys"
+    REENCRYPT = "reencrypt", "new data keys"
+    ENROL = "enrol", "data keys for a new recovery recipient"
+
+
+class Rotation(Row):
+    """Work over every secret, in batches; what remains is read off the rows."""
+
+    kind = models.CharField(max_length=12, choices=RotationKind.choices)
+    reason = models.CharField(max_length=300, blank=True)
+    started_by = models.CharField(max_length=160)
+    total = models.PositiveIntegerField(default=0)
+    done_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                models.Value(1), name="rotation_one_open", condition=Q(done_at=None)
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=RotationKind.values), name="rotation_kind"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"

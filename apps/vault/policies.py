@@ -6,11 +6,12 @@ decrypted, overwritten or adopted.
 
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import models
 
 from apps.vault import ports
-from apps.vault.errors import BadKeyRing, VaultSealed
+from apps.vault.errors import BadKeyRing, NotVaultKeeper, VaultSealed
 from apps.vault.models import Key, SealState, Wrap
 from apps.vault.ports import Ring
 
@@ -84,8 +85,11 @@ def judge_ring() -> Verdict:
 
 def _may_not_adopt(ring: Ring, known: set[str]) -> Verdict | None:
     """A new first key enters only if nothing would be left behind unreadable."""
-    recipients = Wrap.objects.values_list("recipient", flat=True).distinct()
+    wraps = Wrap.objects.filter(recipient__startswith="key:")
+    recipients = wraps.values_list("recipient", flat=True).distinct()
+    given_up = Key.objects.filter(lost_at__isnull=False)
     held = {text.removeprefix("key:") for text in recipients}
+    held -= set(given_up.values_list("kid", flat=True)) - set(ring.kids)
     absent = sorted(held - set(ring.kids))
     if absent:
         detail = (
@@ -98,3 +102,42 @@ def _may_not_adopt(ring: Ring, known: set[str]) -> Verdict | None:
         detail = f"Secrets are stored under {unchecked}, whose check value is gone."
         return Verdict(NOTHING, why=Why.UNCHECKED_KEY, detail=detail)
     return None
+
+
+def judge_rescue() -> Verdict:
+    """May lost keys be replaced by the first of the ring? It must be a new name.
+
+    As `judge`, but a key that is missing is what a rescue is for.
+    """
+    verdict = judge()
+    if verdict.why != Why.MISSING_KEY:
+        return verdict
+    ring = ports.configured_ring()
+    known = Key.objects.filter(kid__in=ring.kids).values_list("kid", flat=True)
+    return Verdict(ring, frozenset(known) | {ring.primary.kid})
+
+
+#: `vault` stands below `access`, so roles and scopes are read as data.
+EVERYTHING = "*"
+
+
+def check_keeper(user: Any) -> None:
+    """Refuse a person who is not an administrator.   Raises: NotVaultKeeper."""
+    if user.is_active and (
+        user.is_superuser or user.memberships.filter(role="admin").exists()
+    ):
+        return
+    raise NotVaultKeeper("The vault needs the role admin.", needed="admin")
+
+
+def check_credential(auth: Any, scope: str) -> None:
+    """Refuse a credential without the scope, or of somebody who is no administrator.
+
+    Raises: NotVaultKeeper.
+    """
+    if not auth.scopes & {EVERYTHING, "vault:*", scope}:
+        raise NotVaultKeeper(f"This needs the scope {scope}.", needed=scope)
+    if auth.principal.kind != "system":
+        if auth.principal.user is None:
+            raise NotVaultKeeper("The vault needs the role admin.", needed="admin")
+        check_keeper(auth.principal.user)

@@ -12,12 +12,14 @@ import hmac
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from django.conf import settings
 
 from apps.vault.errors import BadKeyRing
 
 _unsealed: list[Callable[[], object]] = []
+_places: "list[Callable[[str, UUID], Place | None]]" = []
 
 #: Units: bytes.
 KEY_BYTES = 32
@@ -28,6 +30,28 @@ HOW = (
     "Make one with: "
     "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What the place that uses a secret says of it."""
+
+    ok: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a secret is used, where it is entered, and how it is tried out.
+
+    `test` may reach outside; it is called with no transaction open. None: nothing
+    can say whether the value is the right one.
+    """
+
+    used_by: str
+    page: str = ""
+    command: str = ""
+    test: Callable[[], Tested] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,12 @@ class RingKey:
     def kcv(self) -> str:
         """The key check value: tells a wrong key before anything is decrypted."""
         return hmac.digest(self.subkey("vault/kcv"), b"pv1", hashlib.sha256).hex()
+
+    @property
+    def check_code(self) -> str:
+        """Sixteen hex digits to write beside a backup; they prove which key it is."""
+        keyed = self.subkey("vault/check-code")
+        return hmac.digest(keyed, b"pv1", hashlib.sha256).hex()[:16]
 
     def fingerprint(self, value: str) -> str:
         """Name a value without giving it away. Units: 64 bits as hex."""
@@ -139,3 +169,29 @@ def ring_unsealed() -> None:
     """Tell everybody who plugged in."""
     for callback in _unsealed:
         callback()
+
+
+def plug_places(find: "Callable[[str, UUID], Place | None]") -> None:
+    """Let a higher app say, from purpose and id, where a secret is used."""
+    if find not in _places:
+        _places.append(find)
+
+
+def place_of(purpose: str, secret_id: UUID) -> Place:
+    """Ask who uses a secret; nobody may know."""
+    for find in _places:
+        found = find(purpose, secret_id)
+        if found is not None:
+            return found
+    return Place(used_by=purpose)
+
+
+def parse_key(text: str) -> RingKey:
+    """Read one key as it stands in a backup: base64, or "kid:base64".
+
+    Raises: BadKeyRing.
+    """
+    kid, separator, _ = text.strip().partition(":")
+    if separator and KID.match(kid):
+        return _entry(text.strip())
+    return _self_named(_material(text.strip(), "This"))

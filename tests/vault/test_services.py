@@ -14,6 +14,7 @@ from apps.vault import ports, queries, services
 from apps.vault.engine import store
 from apps.vault.errors import KeyExhausted, SecretUnreadable, VaultSealed
 from apps.vault.models import Key, SealState, Secret, Wrap
+from apps.vault.services import secrets
 from tests.vault.conftest import ALICE, make_key
 
 pytestmark = pytest.mark.django_db
@@ -158,7 +159,7 @@ class TestLease:
 
     def test_without_its_event_nothing_is_given(self, ring, monkeypatch):
         secret = put()
-        monkeypatch.setattr(services.audit, "record", refuse)
+        monkeypatch.setattr(secrets.audit, "record", refuse)
 
         with pytest.raises(RuntimeError), lease(secret):
             pytest.fail("the block must not start")

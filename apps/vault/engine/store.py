@@ -9,10 +9,15 @@ from uuid import UUID
 from django.db.models import F
 
 from apps.common import clock, ids
-from apps.vault.engine import envelope
+from apps.vault.engine import envelope, rescue
 from apps.vault.engine.envelope import Place
-from apps.vault.errors import KeyExhausted, SecretUnreadable
-from apps.vault.models import Install, Key, Secret, Wrap
+from apps.vault.errors import (
+    KeyExhausted,
+    KeyNotHeld,
+    KeyRetired,
+    SecretUnreadable,
+)
+from apps.vault.models import Install, Key, Recovery, Secret, Wrap
 from apps.vault.policies import Verdict
 from apps.vault.ports import RingKey
 
@@ -40,14 +45,15 @@ def adopt(key: RingKey) -> bool:
 def write(new: NewValue, *, verdict: Verdict) -> Secret:
     """Encrypt and store a value, over the one of the same name if there is one.
 
-    Writes: Secret, Wrap, Key.encryptions.   Raises: KeyExhausted.
+    Writes: Secret, Wrap, Key.encryptions.   Raises: KeyExhausted, KeyRetired.
     """
     key = verdict.ring.primary
     before = Secret.objects.select_for_update().filter(name=new.name).first()
     secret_id = before.id if before else ids.new_id()
     place = Place(Install.load().install_id, secret_id, new.purpose)
     data_key = envelope.new_data_key()
-    _count_encryption(key.kid)
+    count_encryptions(key.kid, 1)
+    now = clock.now()
     secret, _ = Secret.objects.update_or_create(
         id=secret_id,
         defaults={
@@ -56,17 +62,49 @@ def write(new: NewValue, *, verdict: Verdict) -> Secret:
             "workspace_id": new.workspace_id,
             "ciphertext": envelope.seal(new.value, place=place, data_key=data_key),
             "fingerprint": key.fingerprint(new.value),
-            "stored_at": clock.now(),
+            "stored_at": now,
+            "data_key_at": now,
             "unreadable_since": None,
+            "checked_at": None,
+            "check_problem": "",
         },
     )
     Wrap.objects.filter(secret=secret).delete()
-    Wrap.objects.create(
-        secret=secret,
-        recipient=key.recipient,
-        wrapped_dek=envelope.wrap(data_key, place=place, key=key),
-    )
+    Wrap.objects.bulk_create(wraps_for(secret, data_key, key=key, kits=live_kits()))
     return secret
+
+
+def live_kits() -> list[Recovery]:
+    """Return the recovery recipients that every data key is wrapped for."""
+    return list(Recovery.objects.filter(dropped_at=None).order_by("recipient"))
+
+
+def place_of(secret: Secret, install_id: UUID) -> Place:
+    return Place(install_id, secret.id, secret.purpose)
+
+
+def wraps_for(
+    secret: Secret,
+    data_key: bytes,
+    *,
+    key: RingKey,
+    kits: list[Recovery],
+    has: frozenset[str] = frozenset(),
+) -> list[Wrap]:
+    """Wrap a data key for the first key and every kit, unless it `has` one."""
+    place = place_of(secret, Install.load().install_id)
+    made = {}
+    if key.recipient not in has:
+        made[key.recipient] = envelope.wrap(data_key, place=place, key=key)
+    for kit in kits:
+        if kit.recipient not in has:
+            made[kit.recipient] = rescue.wrap(
+                data_key, place=place, recipient=kit.recipient, public=kit.public_key
+            )
+    return [
+        Wrap(secret=secret, recipient=recipient, wrapped_dek=text)
+        for recipient, text in made.items()
+    ]
 
 
 def holds(secret: Secret, new: NewValue, *, verdict: Verdict) -> bool:
@@ -86,18 +124,27 @@ def read(secret: Secret, *, verdict: Verdict) -> str:
 
     Raises: SecretUnreadable.
     """
-    place = Place(Install.load().install_id, secret.id, secret.purpose)
+    place = place_of(secret, Install.load().install_id)
+    data_key = data_key_of(secret, verdict=verdict)
+    return envelope.open_value(secret.ciphertext, place=place, data_key=data_key)
+
+
+def data_key_of(secret: Secret, *, verdict: Verdict) -> bytes:
+    """Unwrap a row's data key with the first checked key that it is wrapped for.
+
+    Raises: KeyNotHeld, SecretUnreadable.
+    """
+    place = place_of(secret, Install.load().install_id)
     wraps = {wrap.recipient: wrap for wrap in secret.wraps.all()}
     for key in verdict.ring.keys:
         wrap = wraps.get(key.recipient)
         if wrap is not None and key.kid in verdict.checked:
-            data_key = envelope.unwrap(wrap.wrapped_dek, place=place, key=key)
-            return envelope.open_value(
-                secret.ciphertext, place=place, data_key=data_key
-            )
-    kids = ", ".join(sorted(wraps)) or "no key"
-    raise SecretUnreadable(
-        f"{secret.name} is stored under {kids}, which the ring does not hold.",
+            return envelope.unwrap(wrap.wrapped_dek, place=place, key=key)
+    kids = ", ".join(sorted(name for name in wraps if name.startswith("key:")))
+    raise KeyNotHeld(
+        f"{secret.name} is stored under {kids or 'no key'}, which the ring does not "
+        "hold. Add the key, recover it, or enter the secret again.",
+        reason_code="missing_key",
         secret=str(secret.id),
     )
 
@@ -110,9 +157,20 @@ def mark(secret: Secret, *, readable: bool) -> bool:
     return bool(Secret.objects.filter(id=secret.id).update(unreadable_since=since))
 
 
-def _count_encryption(kid: str) -> None:
-    counted = Key.objects.filter(kid=kid, encryptions__lt=MOST_ENCRYPTIONS).update(
-        encryptions=F("encryptions") + 1
-    )
-    if not counted:
-        raise KeyExhausted(f"The key {kid} may not encrypt any more; rotate it.")
+def count_encryptions(kid: str, count: int) -> None:
+    """Book encryptions under a key, in the transaction that makes them.
+
+    One conditional UPDATE: it also keeps a retired key from ever encrypting again.
+    Raises: KeyExhausted, KeyRetired.
+    """
+    counted = Key.objects.filter(
+        kid=kid, encryptions__lte=MOST_ENCRYPTIONS - count, retired_at=None
+    ).update(encryptions=F("encryptions") + count)
+    if counted:
+        return
+    if Key.objects.filter(kid=kid, retired_at__isnull=False).exists():
+        raise KeyRetired(
+            f"The key {kid} was rotated out. Put the new key first in "
+            "POLAR_VAULT_KEYS and restart this process."
+        )
+    raise KeyExhausted(f"The key {kid} may not encrypt any more; rotate it.")

@@ -1,8 +1,4 @@
-"""The verbs of the vault: put, lease, delete, seal, unseal, status.
-
-`lease` is the secret gate: plaintext exists only inside its `with` block, is known
-to the redactor meanwhile, and each lease leaves an event before it opens.
-"""
+"""Put, lease, delete, seal, unseal: one secret, or the door to all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +46,7 @@ def put(
     before = Secret.objects.filter(name=name).first()
     if before is not None and store.holds(before, new, verdict=verdict):
         return before
-    _adopt_first_key(verdict, by)
+    adopt_first_key(verdict, by)
     secret = store.write(new, verdict=verdict)
     audit.record(
         type="vault.put",
@@ -65,6 +61,8 @@ def put(
             "replaced": before is not None,
         },
     )
+    if before is not None and before.unreadable_since is not None:
+        ports.ring_unsealed()  # what waited for this one may go on
     return secret
 
 
@@ -148,7 +146,7 @@ def _take(secret_id: UUID, *, purpose: str, by: Actor, run_id: UUID | None) -> s
         secret = get_secret(secret_id)
         plain = ""
         try:
-            plain = store.read(secret, verdict=verdict)
+            plain = _read(secret, verdict)
         except SecretUnreadable as error:
             failure = error
         news = store.mark(secret, readable=failure is None)
@@ -167,7 +165,19 @@ def _take(secret_id: UUID, *, purpose: str, by: Actor, run_id: UUID | None) -> s
     return plain
 
 
-def _adopt_first_key(verdict: Verdict, by: Actor) -> None:
+def _read(secret: Secret, verdict: Verdict) -> str:
+    """Open a row; one that was written between row and wraps is read again, held."""
+    try:
+        return store.read(secret, verdict=verdict)
+    except SecretUnreadable:
+        held = Secret.objects.select_for_update().filter(pk=secret.pk).first()
+        if held is None:
+            raise
+        return store.read(held, verdict=verdict)
+
+
+def adopt_first_key(verdict: Verdict, by: Actor) -> None:
+    """Remember the first key of the ring, with its event. Again: does nothing."""
     key = verdict.ring.primary
     if store.adopt(key):
         audit.record(
