@@ -7,6 +7,7 @@ from apps.common.admin import ReadOnlyAdmin, state_badge
 from .models import (
     ApprovalRequest,
     Budget,
+    BudgetSlice,
     Call,
     CallTree,
     Grant,
@@ -48,6 +49,12 @@ class BudgetAdmin(ReadOnlyAdmin):
     list_display = ["scope", "scope_key", "limit", "unit", "window", "spent"]
     list_filter = ["scope", "unit", "window", "on_exceed"]
     search_fields = ["scope_key"]
+
+
+@admin.register(BudgetSlice)
+class BudgetSliceAdmin(ReadOnlyAdmin):
+    list_display = ["budget", "starts_at", "amount"]
+    search_fields = ["=budget__id"]
 
 
 @admin.register(Reservation)

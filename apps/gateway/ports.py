@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from apps.access.models import Principal
 
 Json = dict[str, Any]
+#: The lane below which there is none.
+LOWEST_LANE = "local"
 
 
 class CallKind(models.TextChoices):
@@ -92,6 +94,8 @@ class Lineage:
     trace_id: str = ""
     #: What is left of the share that a handoff gave; None is no share.
     allowance_micros: int | None = None
+    #: The agents that handed this work down.
+    ancestors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +267,11 @@ def wake(run_id: UUID | None) -> None:
     if run_id is not None:
         for tell in decided.all():
             tell(run_id)
+
+
+#: Of these runs, which does somebody still carry? Asked before what a call has
+#: set aside is taken back.
+carried: Socket[Callable[[set[UUID]], set[UUID]]] = Socket("carried")
 
 
 class Contracts:

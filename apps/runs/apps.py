@@ -18,10 +18,12 @@ class RunsConfig(AppConfig):
         from apps.vault import ports as vault_ports
 
         gateway_ports.decided.plug("runs", services.wake_for_decision)
+        gateway_ports.carried.plug("runs", services.carried)
         vault_ports.plug_unsealed(services.wake_for_unseal)
         ports.ticks.register("runs.slots", services.fire_due_slots, 1.0)
         ports.ticks.register("runs.tick", services.tick, 5.0)
         ports.ticks.register("gateway.approvals", gateway.sweep_approvals, 1.0)
+        ports.ticks.register("gateway.budgets", gateway.sweep_reservations, 5.0)
         if audit.can_seal():
             ports.ticks.register("audit.seal", audit.seal, 0.2)
         ports.ticks.register("audit.sinks", audit.push_sinks, 1.0)

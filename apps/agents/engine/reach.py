@@ -54,3 +54,15 @@ def left_of(turn: Turn) -> int | None:
         for row in given
     )
     return turn.budget_micros - int(own["spent"] or 0) - gone
+
+
+def ancestors_of(turn: Turn) -> tuple[str, ...]:
+    """Name the agents that handed this turn down, nearest first."""
+    named: list[str] = []
+    above = turn.parent_id
+    while above is not None:
+        slug, above = Turn.objects.values_list("profile__slug", "parent_id").get(
+            id=above
+        )
+        named.append(slug)
+    return tuple(named)

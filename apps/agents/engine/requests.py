@@ -1,7 +1,7 @@
 """The turn loop's words put into those of providers, extensions and the gateway."""
 
 from apps.agents.engine.context import Context
-from apps.agents.engine.reach import left_of, scope_of
+from apps.agents.engine.reach import ancestors_of, left_of, scope_of
 from apps.agents.models import Step, Turn
 from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
@@ -29,6 +29,7 @@ def lineage(turn: Turn, step: Step, ctx: RunContext) -> Lineage:
         seq=str(step.seq),
         trace_id=turn.trace_id,
         allowance_micros=left_of(turn),
+        ancestors=ancestors_of(turn),
     )
 
 

@@ -5,8 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
-from django.db.models.functions import Greatest
 
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit
@@ -22,14 +20,12 @@ from apps.gateway.errors import (
 )
 from apps.gateway.models import (
     CALL_TRANSITIONS,
-    Budget,
     Call,
     CallState,
-    Reservation,
 )
 from apps.gateway.ports import CallRequest, EffectClass, Outcome, Usage
 
-from . import locks
+from . import locks, meter
 from .sight import count_halts
 from .stages import halt, trust
 
@@ -39,6 +35,7 @@ CAREFUL = frozenset({EffectClass.RECONCILABLE, EffectClass.NON_REPEATABLE})
 RECORDED_START = CAREFUL | {EffectClass.KEYED}
 #: An operator said that it did not happen and is not to be repeated.
 LEFT_UNDONE = "did_not_happen"
+_LEFT = {"error_code": "abandoned"}
 #: How long a start may wait for its seal.
 SEAL_SECONDS = 10.0
 #: A call without a run that started longer ago has been lost.
@@ -106,11 +103,11 @@ def take_over(earlier: Call) -> None:
     if earlier.state in (CallState.AUTHORIZED, CallState.EXECUTING):
         _check_abandoned(earlier)
     if earlier.state == CallState.AUTHORIZED:
-        move(earlier.id, CallState.AUTHORIZED, CallState.FAILED, error_code="abandoned")
-        release(earlier.id, spent=None)
+        if move(earlier.id, CallState.AUTHORIZED, CallState.FAILED, **_LEFT):
+            meter.release(earlier.id, spent=None)
     elif earlier.state == CallState.EXECUTING and earlier.effect_class not in CAREFUL:
-        move(earlier.id, CallState.EXECUTING, CallState.FAILED, error_code="lost")
-        release(earlier.id, spent=earlier.reserved_micros)
+        if move(earlier.id, CallState.EXECUTING, CallState.FAILED, error_code="lost"):
+            meter.release(earlier.id, spent=earlier.reserved_micros)
     elif earlier.state == CallState.EXECUTING:
         move(earlier.id, CallState.EXECUTING, CallState.UNKNOWN, error_code="lost")
 
@@ -222,7 +219,7 @@ def succeed(call: Call, request: CallRequest, outcome: Outcome) -> None:
     with transaction.atomic():
         _settle(call, request, CallState.SUCCEEDED, fields)
         if call.facts.get("reserved"):
-            release(call.id, spent=usage.micros, usage=usage)
+            meter.release(call.id, spent=usage.micros, usage=usage)
         if request.settled is not None:
             request.settled(outcome)
     failpoints.reach("call.settled")
@@ -241,32 +238,7 @@ def fail(call: Call, request: CallRequest, error: PolarError) -> None:
         _settle(call, request, target, fields)
         if target == CallState.FAILED and call.facts.get("reserved"):
             usage = error.facts.get("usage") or Usage()
-            release(call.id, spent=usage.micros, usage=usage)
-
-
-def release(call_id: UUID, *, spent: int | None, usage: Usage | None = None) -> None:
-    """Give back what was set aside and book what was taken.
-
-    Again: a reservation that is settled stays as it is.
-    """
-    for held in Reservation.objects.filter(
-        call_id=call_id, settled_amount__isnull=True
-    ).select_related("budget"):
-        taken = _taken(held, spent, usage)
-        held_row = Reservation.objects.filter(id=held.id, settled_amount__isnull=True)
-        if held_row.update(settled_amount=taken):
-            Budget.objects.filter(id=held.budget_id).update(
-                reserved=Greatest(F("reserved") - held.amount, 0),
-                spent=F("spent") + taken,
-            )
-
-
-def _taken(held: Reservation, spent: int | None, usage: Usage | None) -> int:
-    if spent is None:
-        return 0
-    if held.budget.unit == "tokens":
-        return usage.tokens_in + usage.tokens_out if usage else held.amount
-    return spent if held.budget.unit == "micros" else held.amount
+            meter.release(call.id, spent=usage.micros, usage=usage)
 
 
 def _settle(

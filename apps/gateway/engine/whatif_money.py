@@ -1,12 +1,20 @@
 """Runs recorded calls against one budget with another limit, in their order."""
 
-from collections import Counter
+from collections import Counter, deque
 from datetime import datetime
+from uuid import UUID
 
-from apps.gateway.models import Budget, BudgetScope, BudgetUnit, Call, CallState
+from apps.gateway.models import (
+    Budget,
+    BudgetScope,
+    BudgetUnit,
+    BudgetWindow,
+    Call,
+    CallState,
+)
 from apps.gateway.ports import CallKind
 
-from .stages.budget import window_start
+from .windows import window_start
 
 #: A call in one of these states spent something.
 RAN = frozenset(
@@ -15,12 +23,18 @@ RAN = frozenset(
 
 
 class Meter:
-    """Counts one budget as it would have been, window by window."""
+    """Counts one budget as it would have been, window by window.
+
+    A profile's budget is counted without what the profile handed to others:
+    recorded calls do not say who handed them down.
+    """
 
     def __init__(self, budget: Budget, limit: int) -> None:
         self.budget = budget
         self.limit = limit
         self._spent: Counter[datetime | None] = Counter()
+        self._rolling: deque[tuple[datetime, int]] = deque()
+        self._turns: set[UUID] = set()
 
     @property
     def is_untold(self) -> bool:
@@ -48,11 +62,25 @@ class Meter:
         """Book the call if it fits under the limit. Returns whether it does."""
         if not self.covers(call) or not self._needed(call):
             return True
-        window = window_start(self.budget, call.created_at)
+        window = self._window(call.created_at)
         if self._spent[window] + self._needed(call) > self.limit:
             return False
-        self._spent[window] += self._taken(call)
+        taken = self._taken(call)
+        self._spent[window] += taken
+        if self.budget.is_rolling:
+            self._rolling.append((call.created_at, taken))
+        if call.turn_id is not None:
+            self._turns.add(call.turn_id)
         return True
+
+    def _window(self, at: datetime) -> datetime | None:
+        """Say which window a call falls into; a rolling one lets go of the old."""
+        if not self.budget.is_rolling:
+            return window_start(self.budget, at)
+        since = at - BudgetWindow(self.budget.window).length
+        while self._rolling and self._rolling[0][0] < since:
+            self._spent[None] -= self._rolling.popleft()[1]
+        return None
 
     def _needed(self, call: Call) -> int:
         if self.budget.unit == BudgetUnit.MICROS:
@@ -67,7 +95,8 @@ class Meter:
             return call.tokens_in + call.tokens_out
         if unit == BudgetUnit.CALLS:
             return 1
-        return 1 if call.kind in (CallKind.HANDOFF, CallKind.AUTOMATION) else 0
+        is_new = call.turn_id is not None and call.turn_id not in self._turns
+        return 1 if call.kind == CallKind.MODEL and is_new else 0
 
 
 def _provider_of(call: Call) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from apps.access.models import Principal
-from apps.gateway.engine import lost, pipeline
+from apps.gateway.engine import leftover, lost, pipeline
 from apps.gateway.models import Call
 from apps.gateway.ports import CallRequest, Outcome
 from apps.gateway.services.approvals import (
@@ -19,14 +19,22 @@ from apps.gateway.services.grants import (
     revoke_grant,
 )
 from apps.gateway.services.halts import halt, hold_starts, resume, settle_outcome
-from apps.gateway.services.limits import save_budget, set_strictness
+from apps.gateway.services.limits import (
+    BudgetWanted,
+    archive_budget,
+    save_budget,
+    set_strictness,
+    unblock_budget,
+)
 from apps.gateway.services.trying import Wanted, what_if
 
 __all__ = [
     "Answer",
+    "BudgetWanted",
     "NewGrant",
     "Outcome",
     "Wanted",
+    "archive_budget",
     "call",
     "decide_approval",
     "decide_together",
@@ -41,6 +49,8 @@ __all__ = [
     "set_strictness",
     "settle_outcome",
     "sweep_approvals",
+    "sweep_reservations",
+    "unblock_budget",
     "what_if",
 ]
 
@@ -64,3 +74,11 @@ def hold_lost_effects(*, by: Principal, bodies: Iterable[str]) -> list[Call]:
     Again: a key that is held stays with the call that holds it.
     """
     return lost.hold(by, bodies)
+
+
+def sweep_reservations() -> int:
+    """Settle what calls set aside whose run nobody carries. Returns how many.
+
+    Writes: Reservation, Budget, Call.   Again: finds nothing more.
+    """
+    return leftover.sweep()

@@ -9,7 +9,7 @@ from apps.audit import services as audit
 from apps.common import clock
 from apps.common.errors import Conflict, Invalid, NotFound
 from apps.gateway import policies
-from apps.gateway.engine import ledger, locks
+from apps.gateway.engine import ledger, locks, meter
 from apps.gateway.models import Call, CallState, Halt
 from apps.gateway.ports import wake
 
@@ -86,7 +86,7 @@ def settle_outcome(
     if not ledger.move(call_id, CallState.UNKNOWN, target, **fields):
         raise Conflict("This call is not in doubt.")
     row = Call.objects.get(id=call_id)
-    ledger.release(call_id, spent=row.reserved_micros if happened else 0)
+    meter.release(call_id, spent=row.reserved_micros if happened else 0)
     audit.record(
         type="call.outcome_settled",
         actor=by.actor,

@@ -17,7 +17,14 @@ from apps.gateway.ports import Lineage, Usage
 from apps.gateway.services import Outcome as CallOutcome
 from apps.providers.engine.plan import Plan, Step
 from apps.providers.errors import ModelCallFailed
-from apps.providers.models import Attempt, BreakerState, Outcome, UsageRow
+from apps.providers.models import (
+    Attempt,
+    BreakerState,
+    LaneChange,
+    Outcome,
+    SkipReason,
+    UsageRow,
+)
 
 
 class Ledger:
@@ -86,6 +93,14 @@ class Ledger:
     def ended_with(self, error_class: str) -> bool:
         """Tell whether the newest route was tried and failed in this way."""
         return bool(self._rows) and self._rows[-1].error_class == error_class
+
+    def lane_change(self, step: Step) -> LaneChange:
+        """Say why the answer came from the lane it came from. A budget that lowers
+        the lane does so by an operator's plan, when nothing else stood in the way."""
+        said = self._plan.lane_change(step)
+        left = [row.reason for row in self._rows if row.reason]
+        lowered = bool(left) and all(r == SkipReason.OVER_BUDGET for r in left)
+        return LaneChange.PLANNED if said == LaneChange.FALLBACK and lowered else said
 
     def summary(self) -> tuple[dict[str, str], ...]:
         """Shape: one {"route", "lane", "outcome", "reason", "detail"} per route."""
@@ -164,7 +179,7 @@ class Ledger:
             row.served_lane = step.route.lane
             row.served_provider = step.route.model.provider.slug
             row.served_model = step.route.model.name
-            row.lane_change = self._plan.lane_change(step)
+            row.lane_change = self.lane_change(step)
             row.degraded = self._plan.is_degraded(step)
             row.ttft_ms, row.tokens_in, row.tokens_out = (
                 last.ttft_ms,

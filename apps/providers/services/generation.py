@@ -200,6 +200,7 @@ def _attempt(
     except tuple(kind for kind, _ in _SKIPS) as refusal:
         breakers.release(route)
         ledger.refused(step, _reason_for(refusal), refusal)
+        _check_goes_on(refusal)
     except UpstreamError as error:
         failure = _as_failure(error)
         ledger.failed(step, failure)
@@ -222,6 +223,19 @@ def _left_out(route: Route, request: GenerateRequest) -> tuple[str, str]:
     if not reason and (detail := breakers.refusal(route)):
         return SkipReason.BREAKER_OPEN, detail
     return reason, detail
+
+
+def _check_goes_on(refusal: PolarError) -> None:
+    """End the asking at a budget that blocks, or at a handoff's used-up share.
+
+    One provider's budget leaves the others free; one that lowers the lane is why
+    lower lanes are asked.
+    """
+    facts = refusal.facts
+    lowers = facts.get("on_exceed") == "downgrade_lane"
+    goes_on = lowers or facts.get("scope") == "provider"
+    if isinstance(refusal, BudgetExceeded) and not goes_on:
+        raise refusal
 
 
 def _reason_for(refusal: PolarError) -> SkipReason:
@@ -316,7 +330,7 @@ def _generated(
         served_by=step.name,
         lane=step.route.lane,
         degraded=made.is_degraded(step),
-        lane_change=made.lane_change(step),
+        lane_change=ledger.lane_change(step),
         finish=answer.finish,
         attempts=ledger.summary(),
         parts=answer.parts,

@@ -239,6 +239,14 @@ def wake_for_decision(run_id: uuid.UUID) -> None:
     wake(run_id=run_id, reason="decided")
 
 
+def carried(run_ids: set[uuid.UUID]) -> set[uuid.UUID]:
+    """Keep the runs that a worker holds under a live lease."""
+    held = Run.objects.filter(
+        id__in=run_ids, state=State.RUNNING, lease_until__gt=clock.now()
+    )
+    return set(held.values_list("id", flat=True))
+
+
 def wake_for_unseal() -> None:
     """Queue the runs that waited for the vault, in the transaction that opens it."""
     wake(state=State.WAITING_VAULT, reason="unsealed")

@@ -10,9 +10,8 @@ from apps.access.models import Principal, Workspace, WorkspaceQuerySet
 from apps.audit import ports as audit_ports
 from apps.common.models import Row, SoleRow
 from apps.common.states import Transitions
-
-from .ports import CallKind as CallKind
-from .ports import EffectClass
+from apps.gateway.ports import CallKind as CallKind
+from apps.gateway.ports import EffectClass
 
 audit_ports.declare(
     "call.denied",
@@ -28,7 +27,10 @@ audit_ports.declare(
     "halt.set",
     "halt.lifted",
     "budget.set",
+    "budget.archived",
+    "budget.near_limit",
     "budget.overrun",
+    "budget.unblocked",
     "setting.changed",
 )
 audit_ports.keep_whole("call.started")
@@ -152,84 +154,6 @@ class Grant(Row):
 
     def __str__(self) -> str:
         return f"{self.kind} {', '.join(self.capabilities)}"
-
-
-class BudgetScope(models.TextChoices):
-    GLOBAL = "global"
-    WORKSPACE = "workspace"
-    PROFILE = "profile"
-    SESSION = "session"
-    USER = "user"
-    AUTOMATION = "automation"
-    PROVIDER = "provider"
-
-
-class BudgetUnit(models.TextChoices):
-    MICROS = "micros"
-    TOKENS = "tokens"
-    CALLS = "calls"
-    TURNS = "turns"
-
-
-class OnExceed(models.TextChoices):
-    BLOCK = "block"
-    WARN = "warn"
-    DOWNGRADE_LANE = "downgrade_lane"
-
-
-class BudgetWindow(models.TextChoices):
-    HOUR = "hour"
-    DAY = "day"
-    MONTH = "month"
-    TOTAL = "total"
-
-
-class Budget(Row):
-    """A limit on what may be spent in a window, with what is set aside now."""
-
-    workspace = models.ForeignKey(Workspace, models.CASCADE, null=True, blank=True)
-    scope = models.CharField(max_length=16, choices=BudgetScope.choices)
-    scope_key = models.CharField(max_length=160, blank=True)
-    unit = models.CharField(max_length=8, choices=BudgetUnit.choices)
-    window = models.CharField(max_length=8, choices=BudgetWindow.choices)
-    timezone = models.CharField(max_length=64, default="UTC")
-    on_exceed = models.CharField(
-        max_length=16, choices=OnExceed.choices, default=OnExceed.BLOCK
-    )
-    limit = models.BigIntegerField()
-    spent = models.BigIntegerField(default=0)
-    reserved = models.BigIntegerField(default=0)
-    window_started_at = models.DateTimeField(null=True, blank=True)
-    is_active = models.BooleanField(default=True)
-
-    objects = WorkspaceQuerySet.as_manager()
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(reserved__gte=0, spent__gte=0), name="budget_not_negative"
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.scope} {self.scope_key} {self.limit} {self.unit}/{self.window}"
-
-
-class Reservation(Row):
-    """What one call has set aside in one budget until it is settled."""
-
-    call = models.ForeignKey(Call, models.CASCADE, related_name="reservations")
-    budget = models.ForeignKey(Budget, models.CASCADE)
-    amount = models.BigIntegerField()
-    settled_amount = models.BigIntegerField(null=True, blank=True)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint("call", "budget", name="reservation_once")
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.amount} of {self.budget_id} for {self.call_id}"
 
 
 class ApprovalState(models.TextChoices):
