@@ -330,6 +330,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.reaction_log.append("-" + said["name"])
         return {}
 
+    def _reactions_get(self, said: dict[str, Any]) -> dict[str, Any]:
+        names = sorted(self.server.reactions[said["channel"], said["timestamp"]])
+        rows = [{"name": name, "users": [BOT_USER], "count": 1} for name in names]
+        return {"type": "message", "message": {"reactions": rows}}
+
     def _views_publish(self, said: dict[str, Any]) -> dict[str, Any]:
         self.server.homes[said["user_id"]] = said["view"]
         return {"view": {"id": "V1"}}

@@ -45,10 +45,28 @@ def render(markdown: str) -> str:
     )
 
 
+def cut(markdown: str) -> list[str]:
+    """Cut a long answer into Markdown pieces that each fit once rendered."""
+    return [piece for piece in _pieces(markdown.strip(), AIM) if piece.strip()]
+
+
 def split(markdown: str) -> list[str]:
     """Cut a long answer into rendered pieces, each at most `LONGEST_TEXT` long."""
-    texts = [render(piece) for piece in _pieces(markdown.strip(), AIM)]
+    texts = [render(piece) for piece in cut(markdown)]
     return [text for text in texts if text.strip()]
+
+
+def chunks(rendered: str, most: int) -> list[str]:
+    """Cut a rendered text at its lines, else anywhere but inside an entity."""
+    found = []
+    while len(rendered) > most:
+        at = rendered.rfind("\n", most // 3, most)
+        at = at if at > 0 else most
+        entity = rendered.rfind("&", at - 5, at)
+        at = entity if entity > 0 and ";" not in rendered[entity:at] else at
+        found.append(rendered[:at])
+        rendered = rendered[at:].lstrip("\n")
+    return [*found, rendered] if rendered.strip() else found
 
 
 def _pieces(text: str, aim: int) -> list[str]:

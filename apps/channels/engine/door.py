@@ -1,13 +1,10 @@
 """The door of a webhook: what is refused before anything is parsed.
 
-Order: size, then time and signature over the raw bytes, then depth; only then JSON.
-Invariants: comparing takes equally long however wrong a signature is; no header
-says who somebody is.
-Source: https://docs.slack.dev/authentication/verifying-requests-from-slack
+Order: origin and size, then the vendor's own proof over the raw bytes (its
+transport's `verify_webhook`), then depth; only then JSON. No header says who
+somebody is.
 """
 
-import hashlib
-import hmac
 import json
 import re
 from typing import Any, Final
@@ -16,13 +13,10 @@ from urllib.parse import parse_qsl
 from django.http import HttpRequest
 
 from apps.channels.errors import Forged, Malformed, TooLarge
-from apps.common import clock
 
 #: Larger bodies are refused unread. Units: bytes.
 LARGEST_BODY: Final = 262_144
 DEEPEST: Final = 64
-#: How old a signed request may be. Units: seconds.
-WINDOW_SECONDS: Final = 300
 _STAMP: Final = re.compile(r"[0-9]{1,12}")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
@@ -42,28 +36,6 @@ def check_browserless(request: HttpRequest) -> None:
     """Refuse what a web page sent: a vendor's server names no origin."""
     if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
         raise Forged("A vendor's request carries no Origin.")
-
-
-def check_slack_signature(request: HttpRequest, body: bytes, secret: str) -> None:
-    """Check `v0:{timestamp}:{body}` against the signing secret.
-
-    Raises: Forged when the secret, the bytes or the time are not Slack's.
-    """
-    stamp = request.headers.get("X-Slack-Request-Timestamp", "")
-    signature = request.headers.get("X-Slack-Signature", "")
-    base = b"v0:" + stamp.encode("utf-8", "replace") + b":" + body
-    expected = "v0=" + hmac.new(secret.encode(), base, hashlib.sha256).hexdigest()
-    genuine = hmac.compare_digest(
-        expected.encode(), signature.encode("utf-8", "replace")
-    )
-    if not secret or not genuine or not _STAMP.fullmatch(stamp):
-        raise Forged("The signature does not fit.")
-    age = clock.now().timestamp() - int(stamp)
-    if abs(age) > WINDOW_SECONDS:
-        raise Forged(
-            f"The request is {age:.0f} s old; at most {WINDOW_SECONDS} s are taken. "
-            "If this keeps happening, this machine's clock is wrong."
-        )
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
