@@ -1,3 +1,5 @@
+"""Plugs the vendors into their socket."""
+
 from django.apps import AppConfig
 
 
@@ -5,3 +7,9 @@ class ChannelsConfig(AppConfig):
     name = "apps.channels"
     label = "channels"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from apps.channels.adapters.slack import SlackTransport
+        from apps.channels.ports import transports
+
+        transports.register("slack", SlackTransport())
