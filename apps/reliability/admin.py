@@ -3,7 +3,16 @@
 from django.contrib import admin
 
 from apps.common.admin import ReadOnlyAdmin
-from apps.reliability.models import Rollback
+from apps.reliability.models import (
+    Alert,
+    Incident,
+    Notice,
+    Rollback,
+    Silence,
+    SloMinute,
+    StepResult,
+    Webhook,
+)
 
 
 @admin.register(Rollback)
@@ -21,3 +30,59 @@ class RollbackAdmin(ReadOnlyAdmin):
     list_filter = ("state",)
     search_fields = ("alarm_id__exact",)
     ordering = ("-id",)
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "code", "key", "level", "state", "origin", "summary")
+    list_filter = ("state", "level", "origin", "code")
+    search_fields = ("id__exact", "key", "trace_id__exact")
+    ordering = ("-id",)
+
+
+@admin.register(Incident)
+class IncidentAdmin(ReadOnlyAdmin):
+    list_display = ("number", "severity", "state", "title", "owner", "created_at")
+    list_filter = ("severity", "state")
+    search_fields = ("id__exact", "title")
+    ordering = ("-id",)
+
+
+@admin.register(StepResult)
+class StepResultAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "incident", "step", "ok", "summary", "by")
+    list_filter = ("ok", "step")
+    list_select_related = ("incident",)
+    search_fields = ("incident__id__exact",)
+    ordering = ("-id",)
+
+
+@admin.register(Notice)
+class NoticeAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "alert", "event", "route", "state", "problem")
+    list_filter = ("state", "route")
+    list_select_related = ("alert",)
+    search_fields = ("alert__id__exact",)
+    ordering = ("-id",)
+
+
+@admin.register(Silence)
+class SilenceAdmin(ReadOnlyAdmin):
+    list_display = ("code", "key", "until", "set_by", "reason", "lifted_at")
+    search_fields = ("code", "key")
+    ordering = ("-id",)
+
+
+@admin.register(Webhook)
+class WebhookAdmin(ReadOnlyAdmin):
+    list_display = ("url", "local", "set_by", "created_at")
+    fields = ("url", "local", "set_by", "created_at")
+    search_fields = ("url",)
+    ordering = ("-id",)
+
+
+@admin.register(SloMinute)
+class SloMinuteAdmin(ReadOnlyAdmin):
+    list_display = ("minute", "slo", "total", "bad")
+    list_filter = ("slo",)
+    ordering = ("-minute",)

@@ -1,3 +1,5 @@
+from functools import partial
+
 from django.apps import AppConfig
 
 
@@ -9,8 +11,8 @@ class ReliabilityConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.reliability import ports, services
-        from apps.reliability.adapters import programs
-        from apps.reliability.engine import starter
+        from apps.reliability.adapters import programs, webhook
+        from apps.reliability.engine import alerts, starter
         from apps.runs import ports as runs
 
         runs.handlers.register(starter.KIND, starter.start_scheduled_turn)
@@ -19,3 +21,13 @@ class ReliabilityConfig(AppConfig):
         )
         ports.plug(programs.Programs())
         runs.handlers.register(services.SNAPSHOT_KIND, services.take_scheduled)
+        ports.plug_courier(webhook.Courier())
+        runs.handlers.register(services.SYNTHETIC_KIND, services.carry_breach)
+        runs.ticks.register("reliability.notices", services.send_due, 5.0)
+        for each in alerts.DETECTORS:
+            runs.ticks.register(
+                f"reliability.alerts.{each.name}",
+                partial(services.watch, each),
+                each.every_seconds,
+                in_doubt=each.in_doubt,
+            )

@@ -1,8 +1,14 @@
-"""Where the programs plug in that dump, load and check a store from outside."""
+"""Where the programs plug in that dump, load and check a store from outside, the
+courier of alerts, and whoever can tell people of one over a channel."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from apps.common.errors import Unavailable
+from apps.common.redaction import SecretStr
+from apps.gateway.ports import Permit
 from apps.reliability.errors import SnapshotFailed
 
 
@@ -38,3 +44,56 @@ def tools() -> Tools:
     if not _plugged:
         raise SnapshotFailed("No tools are plugged in.")
     return _plugged[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What is posted: {"url", "body"}, the key it is signed with, an address of
+    the inside that an administrator allowed, and the id of this delivery."""
+
+    arguments: dict[str, Any]
+    key: SecretStr
+    local: str
+    delivery: str
+
+
+class Courier(Protocol):
+    """Posts signed letters behind the wall."""
+
+    def post(self, permit: Permit, letter: Letter) -> int:
+        """Spend the permit and post. Returns the status; raises UpstreamError."""
+
+
+#: Tells the operators something: the words, and the id by which a repeat is known.
+Messenger = Callable[[str, str], None]
+
+_couriers: list[Courier] = []
+_messengers: list[Messenger] = []
+
+
+def plug_courier(courier: Courier) -> None:
+    """Again: the last one counts."""
+    _couriers[:] = [courier]
+
+
+def courier() -> Courier:
+    """Raises: Unavailable."""
+    if not _couriers:
+        raise Unavailable("No courier is plugged in.")
+    return _couriers[0]
+
+
+def plug_messenger(messenger: Messenger | None) -> None:
+    """Say how operators are told over a channel. Again: the last one counts."""
+    _messengers[:] = [messenger] if messenger else []
+
+
+def has_messenger() -> bool:
+    return bool(_messengers)
+
+
+def messenger() -> Messenger:
+    """Raises: Unavailable."""
+    if not _messengers:
+        raise Unavailable("No channel can tell operators.")
+    return _messengers[0]

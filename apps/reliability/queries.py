@@ -2,15 +2,26 @@
 
 import sqlite3
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
 from django.db.models import QuerySet
 
+from apps.access.models import Principal
 from apps.audit import queries as audit
 from apps.audit import services as audit_services
+from apps.common import clock
+from apps.common.errors import NotFound
 from apps.gateway import queries as gateway
-from apps.reliability.models import Rollback
+from apps.reliability.models import (
+    Alert,
+    AlertOrigin,
+    Incident,
+    IncidentQuerySet,
+    Rollback,
+    Silence,
+)
 from apps.runs import queries as runs
 from apps.runs.models import Run
 from apps.vault import services as vault
@@ -88,3 +99,46 @@ def count_held(rollback: Rollback | None) -> int:
     if rollback is None:
         return 0
     return Run.objects.filter(waiting_on=rollback.mark, reason="stale").count()
+
+
+def alerts(*, state: str = "", code: str = "", origin: str = "") -> QuerySet[Alert]:
+    """Return alerts that match all that is given, newest first.
+
+    Shape: state may also be `standing`.
+    """
+    rows = Alert.objects.select_related("incident").order_by("-id")
+    if state == "standing":
+        rows = rows.standing()
+    elif state:
+        rows = rows.filter(state=state)
+    given = {"code": code, "origin": origin}
+    return rows.filter(**{name: value for name, value in given.items() if value})
+
+
+def silences() -> QuerySet[Silence]:
+    """Return what is silenced now."""
+    rows = Silence.objects.filter(lifted_at__isnull=True, until__gt=clock.now())
+    return rows.order_by("until", "id")
+
+
+def incidents(*, principal: Principal, state: str = "") -> IncidentQuerySet:
+    """Return the incidents a principal may see. `under_way` is a state here too."""
+    rows: IncidentQuerySet = Incident.objects.visible_to(principal)
+    if state == "under_way":
+        return rows.under_way()
+    return rows.filter(state=state) if state else rows
+
+
+def get_incident(incident_id: UUID, *, principal: Principal) -> Incident:
+    """Raises: NotFound."""
+    mine = incidents(principal=principal).select_related("workspace")
+    found: Incident | None = mine.filter(id=incident_id).first()
+    if found is None:
+        raise NotFound("There is no such incident.")
+    return found
+
+
+def newest_breach() -> Alert | None:
+    """Return the newest made-up breach; whether it arrived is in its notices."""
+    rows = Alert.objects.filter(origin=AlertOrigin.SYNTHETIC)
+    return rows.prefetch_related("notices").order_by("-id").first()

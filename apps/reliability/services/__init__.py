@@ -1,5 +1,26 @@
 """The verbs of reliability."""
 
+from apps.reliability.services.alerts import SYNTHETIC_KIND as SYNTHETIC_KIND
+from apps.reliability.services.alerts import acknowledge_alert as acknowledge_alert
+from apps.reliability.services.alerts import breach as breach
+from apps.reliability.services.alerts import carry_breach as carry_breach
+from apps.reliability.services.alerts import lift_silence as lift_silence
+from apps.reliability.services.alerts import silence as silence
+from apps.reliability.services.alerts import watch as watch
+from apps.reliability.services.bundles import as_markdown as as_markdown
+from apps.reliability.services.bundles import evidence as evidence
+from apps.reliability.services.incidents import NewIncident as NewIncident
+from apps.reliability.services.incidents import assign_incident as assign_incident
+from apps.reliability.services.incidents import classify_incident as classify_incident
+from apps.reliability.services.incidents import note_on_incident as note_on_incident
+from apps.reliability.services.incidents import open_incident as open_incident
+from apps.reliability.services.incidents import review_incident as review_incident
+from apps.reliability.services.incidents import (
+    transition_incident as transition_incident,
+)
+from apps.reliability.services.notices import remove_webhook as remove_webhook
+from apps.reliability.services.notices import save_webhook as save_webhook
+from apps.reliability.services.notices import send_due as send_due
 from apps.reliability.services.snapshots import SNAPSHOT_KIND as SNAPSHOT_KIND
 from apps.reliability.services.snapshots import Snapshot as Snapshot
 from apps.reliability.services.snapshots import create_snapshot as create_snapshot
@@ -11,6 +32,7 @@ from apps.reliability.services.snapshots import restore_beside as restore_beside
 from apps.reliability.services.snapshots import snapshots as snapshots
 from apps.reliability.services.snapshots import take_scheduled as take_scheduled
 from apps.reliability.services.snapshots import verify_snapshot as verify_snapshot
+from apps.reliability.services.steps import run_step as run_step
 from apps.reliability.services.store import accept_rollback as accept_rollback
 from apps.reliability.services.store import look_after_alarm as look_after_alarm
 from apps.reliability.services.store import resume_stale as resume_stale
