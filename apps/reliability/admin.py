@@ -9,6 +9,7 @@ from apps.reliability.models import (
     Notice,
     Rollback,
     Silence,
+    SloMark,
     SloMinute,
     StepResult,
     Webhook,
@@ -86,3 +87,9 @@ class SloMinuteAdmin(ReadOnlyAdmin):
     list_display = ("minute", "slo", "total", "bad")
     list_filter = ("slo",)
     ordering = ("-minute",)
+
+
+@admin.register(SloMark)
+class SloMarkAdmin(ReadOnlyAdmin):
+    list_display = ("slo", "judged_to")
+    ordering = ("slo",)

@@ -18,7 +18,7 @@ from apps.common import canonical, clock
 from apps.common.errors import Unavailable
 from apps.reliability.engine import incidents as reading
 from apps.reliability.engine import sops
-from apps.reliability.models import Incident, Severity
+from apps.reliability.models import Alert, Incident, Severity, StepResult
 from apps.reliability.services import incidents
 
 
@@ -70,30 +70,8 @@ def _body(row: Incident) -> dict[str, Any]:
         "openedAt": row.created_at.isoformat(),
         "resolvedAt": row.resolved_at.isoformat() if row.resolved_at else "",
         "traceIds": row.trace_ids,
-        "alerts": [
-            {
-                "id": str(alert.id),
-                "code": alert.code,
-                "key": alert.key,
-                "level": alert.level,
-                "state": alert.state,
-                "summary": alert.summary,
-                "raisedAt": alert.created_at.isoformat(),
-                "clearedAt": alert.cleared_at.isoformat() if alert.cleared_at else "",
-            }
-            for alert in alerts
-        ],
-        "steps": [
-            {
-                "step": each.step,
-                "title": sops.STEPS[each.step].title,
-                "ok": each.ok,
-                "summary": each.summary,
-                "by": each.by,
-                "at": each.created_at.isoformat(),
-            }
-            for each in row.results.order_by("id")
-        ],
+        "alerts": [_alert(alert) for alert in alerts],
+        "steps": [_step(each) for each in row.results.order_by("id")],
         "timeline": [
             {
                 "at": entry.at.isoformat(),
@@ -112,6 +90,30 @@ def _body(row: Incident) -> dict[str, Any]:
         "review": row.review,
         "log": {"size": head.size, "root": head.root, "epoch": head.epoch},
         "madeAt": clock.now().isoformat(),
+    }
+
+
+def _alert(alert: Alert) -> dict[str, str]:
+    return {
+        "id": str(alert.id),
+        "code": alert.code,
+        "key": alert.key,
+        "level": alert.level,
+        "state": alert.state,
+        "summary": alert.summary,
+        "raisedAt": alert.created_at.isoformat(),
+        "clearedAt": alert.cleared_at.isoformat() if alert.cleared_at else "",
+    }
+
+
+def _step(result: StepResult) -> dict[str, Any]:
+    return {
+        "step": result.step,
+        "title": sops.STEPS[result.step].title,
+        "ok": result.ok,
+        "summary": result.summary,
+        "by": result.by,
+        "at": result.created_at.isoformat(),
     }
 
 
