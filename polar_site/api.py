@@ -4,7 +4,10 @@ Who is asking is settled before anything of the body is parsed; a stranger gets
 401, never a redirect.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
+from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -16,6 +19,7 @@ from ninja.utils import check_csrf
 
 from apps.access import queries as access
 from apps.access import services as access_services
+from apps.access.api import router as access_router
 from apps.access.policies import Authenticated
 from apps.agents.api import router as agents
 from apps.audit.api import router as audit
@@ -27,7 +31,12 @@ from apps.common.errors import (
     PolarError,
     Unauthenticated,
 )
-from apps.common.middleware import ForeignOrigin, problem, store_problem
+from apps.common.middleware import (
+    SAFE_METHODS,
+    ForeignOrigin,
+    problem,
+    store_problem,
+)
 from apps.extensions.api import router as extensions
 from apps.gateway.api import router as gateway
 from apps.providers.api import router as providers
@@ -56,6 +65,58 @@ def authenticate(request: HttpRequest) -> Authenticated:
     return access.authenticated_user(request.user)
 
 
+#: Answers that say nothing was done: the same key may be sent again.
+UNDONE = frozenset({401, 403, 429, 503, 507})
+
+View = Callable[..., Any]
+
+
+def answer_once(view: View) -> View:
+    """Give a write that carries an `Idempotency-Key` one answer, however often sent.
+
+    The key belongs to the principal, so who is asking is settled first.
+    """
+    if iscoroutinefunction(view):
+        return view
+
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        key = request.headers.get("Idempotency-Key")
+        if key is None or request.method in SAFE_METHODS:
+            return view(request, *args, **kwargs)
+        try:
+            who = authenticate(request).principal
+            row, is_first = access_services.begin_answer(
+                principal=who, key=key, request=_request_bytes(request)
+            )
+        except PolarError as error:
+            return problem(error)
+        if not is_first:
+            kept = HttpResponse(row.body, status=row.status)
+            kept["Content-Type"] = row.content_type
+            kept["Idempotency-Replayed"] = "true"
+            return kept
+        response = view(request, *args, **kwargs)
+        if response.streaming or response.status_code in UNDONE:
+            access_services.release_answer(row=row)
+            return response
+        access_services.finish_answer(
+            row=row,
+            status=response.status_code,
+            content_type=response.get("Content-Type", ""),
+            body=response.content.decode(),
+            is_kept=response.get("Cache-Control", "") != "no-store",
+        )
+        return response
+
+    return answer
+
+
+def _request_bytes(request: HttpRequest) -> bytes:
+    head = f"{request.method} {request.get_full_path()}\0{request.content_type}\0"
+    return head.encode() + request.body
+
+
 api = NinjaAPI(
     title="Polar",
     version="1",
@@ -66,6 +127,7 @@ api = NinjaAPI(
     urls_namespace="api",
 )
 for _router in (
+    access_router,
     agents,
     audit,
     boards,

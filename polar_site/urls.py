@@ -8,13 +8,13 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from apps.reliability import views as reliability
 
-from .api import api
+from .api import answer_once, api
 
 
 def _open_to_tokens(patterns: list[Any]) -> list[Any]:
     """The API carries its own check, so that it answers 401, not a redirect."""
     for pattern in patterns:
-        pattern.callback = login_not_required(pattern.callback)
+        pattern.callback = login_not_required(answer_once(pattern.callback))
     return patterns
 
 

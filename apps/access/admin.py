@@ -4,7 +4,19 @@ from django.contrib import admin
 
 from apps.common.admin import ReadOnlyAdmin
 
-from .models import Membership, Principal, Token, User, Workspace
+from .models import (
+    AccessPolicy,
+    KeyedAnswer,
+    Lockout,
+    Membership,
+    Principal,
+    RecoveryCode,
+    SecondFactor,
+    SignIn,
+    Token,
+    User,
+    Workspace,
+)
 
 
 @admin.register(Workspace)
@@ -41,3 +53,40 @@ class TokenAdmin(ReadOnlyAdmin):
     list_filter = ["source"]
     search_fields = ["name"]
     exclude = ["digest"]
+
+
+@admin.register(SignIn)
+class SignInAdmin(ReadOnlyAdmin):
+    list_display = ["user", "address", "browser", "created_at", "ended_at"]
+    search_fields = ["user__username", "address"]
+    exclude = ["session_key"]
+
+
+@admin.register(Lockout)
+class LockoutAdmin(ReadOnlyAdmin):
+    list_display = ["key", "failures", "since", "locked_until"]
+
+
+@admin.register(SecondFactor)
+class SecondFactorAdmin(ReadOnlyAdmin):
+    list_display = ["user", "confirmed_at"]
+    search_fields = ["user__username"]
+
+
+@admin.register(RecoveryCode)
+class RecoveryCodeAdmin(ReadOnlyAdmin):
+    list_display = ["user", "used_at"]
+    search_fields = ["user__username"]
+    exclude = ["digest"]
+
+
+@admin.register(AccessPolicy)
+class AccessPolicyAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "second_factor_required"]
+
+
+@admin.register(KeyedAnswer)
+class KeyedAnswerAdmin(ReadOnlyAdmin):
+    list_display = ["principal", "key", "status", "expires_at"]
+    search_fields = ["key"]
+    exclude = ["body"]

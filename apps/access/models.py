@@ -10,7 +10,7 @@ from django.db.models import Q
 from apps.audit import ports as audit_ports
 from apps.common import clock, ids
 from apps.common.actor import Actor
-from apps.common.models import Row
+from apps.common.models import Row, SoleRow
 
 audit_ports.declare(
     "user.created",
@@ -18,6 +18,17 @@ audit_ports.declare(
     "token.revoked",
     "access.signed_in",
     "access.refused",
+    "access.locked",
+    "access.session_ended",
+    "access.policy_set",
+    "user.role_set",
+    "user.activated",
+    "user.deactivated",
+    "user.password_set",
+    "second_factor.begun",
+    "second_factor.confirmed",
+    "second_factor.removed",
+    "second_factor.recovery_used",
 )
 
 
@@ -156,3 +167,111 @@ class Token(Row):
     def is_live(self) -> bool:
         expired = self.expires_at is not None and self.expires_at <= clock.now()
         return self.revoked_at is None and not expired
+
+
+class Lockout(models.Model):
+    """How often a door was tried in vain: one row per account and address.
+
+    The key is a hash, so the table tells nobody which names were tried.
+    """
+
+    key = models.CharField(max_length=64, primary_key=True)
+    failures = models.PositiveIntegerField(default=0)
+    since = models.DateTimeField(default=clock.now)
+    locked_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            # old rows are cleared by age
+            models.Index(fields=["since"], name="access_lockout_since")
+        ]
+
+    def __str__(self) -> str:
+        return self.key[:8]
+
+
+class SignIn(Row):
+    """One browser session of a person, as the list of sessions shows it."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="sign_ins")
+    session_key = models.CharField(max_length=40, unique=True, editable=False)
+    address = models.CharField(max_length=45, blank=True)
+    browser = models.CharField(max_length=200, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            # a person's sessions, newest first
+            models.Index(fields=["user", "-id"], name="access_sign_in_user")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} from {self.address} {self.created_at:%F %T}"
+
+
+class SecondFactor(Row):
+    """The key of a person's authenticator; the key itself lies in the vault.
+
+    `last_step` is the newest time step whose code was used: no code works twice.
+    """
+
+    user = models.OneToOneField(User, models.CASCADE, related_name="second_factor")
+    secret = models.ForeignKey("vault.Secret", models.PROTECT)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    last_step = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"second factor of {self.user_id}"
+
+
+class RecoveryCode(Row):
+    """A code for the day the authenticator is lost, known by its hash, used once."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="recovery_codes")
+    digest = models.CharField(max_length=64)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint("user", "digest", name="recovery_code_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.digest[:8]}"
+
+
+class AccessPolicy(SoleRow):
+    """What entering takes, decided by an administrator."""
+
+    second_factor_required = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return "second factor required" if self.second_factor_required else "open"
+
+
+class KeyedAnswer(Row):
+    """What a write with an `Idempotency-Key` was answered, for the repeat of it.
+
+    `status` is 0 while the first request is under way.
+    """
+
+    principal = models.ForeignKey(Principal, models.CASCADE)
+    key = models.CharField(max_length=200)
+    request_digest = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField(default=0)
+    content_type = models.CharField(max_length=100, blank=True)
+    body = models.TextField(blank=True)
+    is_kept = models.BooleanField(default=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint("principal", "key", name="keyed_answer_once")
+        ]
+        indexes = [
+            # what is over is cleared
+            models.Index(fields=["expires_at"], name="access_keyed_expiry")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.principal_id} {self.key}"

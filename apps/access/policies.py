@@ -43,6 +43,17 @@ def covers(held: frozenset[str], wanted: frozenset[str]) -> bool:
     return all(scope in held or f"{scope.split(':')[0]}:*" in held for scope in wanted)
 
 
+def narrow(wanted: frozenset[str], held: frozenset[str]) -> frozenset[str]:
+    """Return what is in both: the scopes wanted, cut to those held."""
+    if EVERYTHING in held:
+        return wanted
+    if EVERYTHING in wanted:
+        return held
+    kept = {scope for scope in wanted if covers(held, frozenset({scope}))}
+    kept |= {scope for scope in held if covers(wanted, frozenset({scope}))}
+    return frozenset(kept)
+
+
 def role_of(principal: Principal, workspace: Workspace) -> str:
     """Return the principal's role in a workspace, or ""."""
     if principal.kind != PrincipalKind.HUMAN:

@@ -9,15 +9,32 @@ from django.db.models import Q, QuerySet
 from apps.common import clock
 from apps.common.errors import NotFound, Unauthenticated
 
-from .models import Membership, Principal, PrincipalKind, Role, Token, User, Workspace
-from .policies import Authenticated
+from .models import (
+    AccessPolicy,
+    Membership,
+    Principal,
+    PrincipalKind,
+    Role,
+    SecondFactor,
+    SignIn,
+    Token,
+    User,
+    Workspace,
+)
+from .policies import Authenticated, narrow
 
 DEFAULT_SLUG = "default"
 
 #: What a signed-in person may do through the API, by role.
 ROLE_SCOPES = {
     Role.VIEWER: frozenset(
-        {"runs:read", "agents:read", "providers:read", "extensions:read"}
+        {
+            "runs:read",
+            "agents:read",
+            "providers:read",
+            "extensions:read",
+            "tokens:*",
+        }
     ),
     Role.OPERATOR: frozenset(
         {
@@ -30,6 +47,8 @@ ROLE_SCOPES = {
             "extensions:*",
             "approvals:read",
             "grants:*",
+            "config:read",
+            "tokens:*",
         }
     ),
     Role.APPROVER: frozenset(
@@ -43,6 +62,8 @@ ROLE_SCOPES = {
             "approvals:*",
             "extensions:*",
             "grants:*",
+            "config:read",
+            "tokens:*",
         }
     ),
     Role.ADMIN: frozenset({"*"}),
@@ -76,7 +97,13 @@ def authenticate(raw: str) -> Authenticated:
     )
     if found is None:
         raise Unauthenticated("This token is unknown, expired or revoked.")
-    return Authenticated(found.principal, frozenset(found.scopes), found)
+    scopes = frozenset(found.scopes)
+    if found.principal.kind == PrincipalKind.HUMAN:
+        # A token reaches no further than its owner does now; to act for others is
+        # given by an administrator and holds only where its owner belongs.
+        acting = {scope for scope in scopes if scope.startswith("act_as:")}
+        scopes = narrow(scopes, _scopes_of(found.principal.user_id)) | acting
+    return Authenticated(found.principal, scopes, found)
 
 
 def authenticated_user(user: User) -> Authenticated:
@@ -84,9 +111,14 @@ def authenticated_user(user: User) -> Authenticated:
     principal = Principal.objects.filter(user=user, is_active=True).first()
     if principal is None:
         raise Unauthenticated("This account has no principal.")
-    roles = Membership.objects.filter(user=user).values_list("role", flat=True)
-    scopes = frozenset[str]().union(*(ROLE_SCOPES[Role(role)] for role in roles))
-    return Authenticated(principal, scopes)
+    return Authenticated(principal, _scopes_of(user.id))
+
+
+def _scopes_of(user_id: UUID | None) -> frozenset[str]:
+    if user_id is None:
+        return frozenset()
+    roles = Membership.objects.filter(user_id=user_id).values_list("role", flat=True)
+    return frozenset[str]().union(*(ROLE_SCOPES[Role(role)] for role in roles))
 
 
 def standing(principal: Principal, workspace_id: UUID) -> tuple[bool, bool]:
@@ -136,3 +168,45 @@ def find_principal(ident: str) -> Principal | None:
     except ValueError:
         return None
     return Principal.objects.filter(Q(id=key) | Q(user_id=key)).first()
+
+
+def people_of(workspace: Workspace) -> QuerySet[Membership]:
+    """Return who belongs to a workspace, with role, by name."""
+    return (
+        Membership.objects.filter(workspace=workspace)
+        .select_related("user__principal", "user__second_factor")
+        .order_by("user__username", "id")
+    )
+
+
+def find_user(name: str, workspace: Workspace) -> User | None:
+    """Find a person of a workspace by their name."""
+    return User.objects.filter(
+        username=name.replace("\0", ""), memberships__workspace=workspace
+    ).first()
+
+
+def tokens_for(principal: Principal) -> QuerySet[Token]:
+    """Return the tokens somebody may see: an administrator all, others their own."""
+    rows = Token.objects.select_related("principal")
+    admin = Membership.objects.filter(user__principal=principal, role=Role.ADMIN)
+    if principal.kind == PrincipalKind.SYSTEM or admin.exists():
+        return rows
+    return rows.filter(principal=principal)
+
+
+def open_sessions(user: User) -> QuerySet[SignIn]:
+    """Return a person's sessions that go on, newest first."""
+    return SignIn.objects.filter(user=user, ended_at__isnull=True).order_by("-id")
+
+
+def has_second_factor(user: User) -> bool:
+    return SecondFactor.objects.filter(user=user, confirmed_at__isnull=False).exists()
+
+
+def needs_second_factor(user: User) -> bool:
+    """Tell whether policy demands a second factor of this person."""
+    if not AccessPolicy.objects.filter(second_factor_required=True).exists():
+        return False
+    weighty = [Role.APPROVER, Role.ADMIN]
+    return Membership.objects.filter(user=user, role__in=weighty).exists()

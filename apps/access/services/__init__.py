@@ -1,25 +1,70 @@
-"""The only writers of workspaces, users, principals and tokens."""
+"""The only writers of workspaces, users, principals, tokens and sessions."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from apps.access.models import (
+    Membership,
+    Principal,
+    PrincipalKind,
+    Role,
+    Token,
+    User,
+    Workspace,
+)
+from apps.access.policies import EVERYTHING, check_role, covers
+from apps.access.queries import DEFAULT_SLUG, token_digest
+from apps.access.services.answers import (
+    begin_answer as begin_answer,
+)
+from apps.access.services.answers import (
+    finish_answer as finish_answer,
+)
+from apps.access.services.answers import (
+    release_answer as release_answer,
+)
+from apps.access.services.people import (
+    activate_user as activate_user,
+)
+from apps.access.services.people import (
+    change_password as change_password,
+)
+from apps.access.services.people import (
+    check_password_strength,
+    follow_role,
+)
+from apps.access.services.people import (
+    deactivate_user as deactivate_user,
+)
+from apps.access.services.people import (
+    reset_password as reset_password,
+)
+from apps.access.services.people import (
+    set_role as set_role,
+)
+from apps.access.services.sessions import (
+    end_session as end_session,
+)
+from apps.access.services.sessions import (
+    open_session as open_session,
+)
 from apps.audit import services as audit
 from apps.common import clock, ids
 from apps.common.errors import Denied, FieldProblem, Invalid, NotFound
 
-from .models import Membership, Principal, PrincipalKind, Role, Token, User, Workspace
-from .policies import EVERYTHING, check_role, covers
-from .queries import DEFAULT_SLUG, token_digest
-
 FROM_ENVIRONMENT = "POLAR_UI_API_SECRET"
 #: Shorter secrets can be guessed. Units: characters, at ≥ 5 bits each.
 SHORTEST_UI_SECRET = 26
+LONGEST_NAME = 150
+#: "*", "area:*", "area:verb", "act_as:workspace".
+SCOPE = re.compile(r"\*|[a-z_]{1,40}:(\*|[a-zA-Z0-9_-]{1,64})")
+LONGEST_TOKEN_NAME = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +129,9 @@ def create_user(*, by: Principal, new: NewUser) -> User:
     user = User.objects.create_user(
         username=new.username, password=new.password, is_staff=new.is_staff
     )
-    user.is_superuser = new.role == Role.ADMIN and new.is_staff
-    user.save(update_fields=["is_superuser"])
     Membership.objects.create(user=user, workspace=new.workspace, role=new.role)
+    follow_role(user=user)
+    user.refresh_from_db()
     principal_for_user(user=user)
     audit.record(
         type="user.created",
@@ -113,6 +158,10 @@ def issue_token(
     Raises: Denied when the caller holds less than the token would.
     """
     wanted = frozenset(scopes)
+    _check_new_token(by, principal, name, wanted)
+    if expires_at is not None and expires_at <= clock.now():
+        problem = FieldProblem("expiresAt", "over", "a time to come")
+        raise Invalid("This token would be over already.", fields=(problem,))
     if not covers(held, wanted):
         raise Denied(
             "A token cannot reach further than its maker.",
@@ -138,9 +187,14 @@ def issue_token(
 
 @transaction.atomic
 def revoke_token(*, by: Principal, token_id: UUID) -> None:
-    """End a token everywhere at once. Again: does nothing."""
+    """End a token everywhere at once: one's own, or any as an administrator.
+
+    Raises: NotFound, also for a token that is not theirs to see.
+    Again: does nothing.
+    """
     found = Token.objects.filter(id=token_id)
-    if not found.exists():
+    owner = found.values_list("principal_id", flat=True).first()
+    if owner is None or (owner != by.id and not _is_admin(by)):
         raise NotFound("There is no such token.")
     if found.filter(revoked_at__isnull=True).update(revoked_at=clock.now()):
         audit.record(
@@ -195,6 +249,27 @@ def sync_ui_secret(*, secret: str) -> Token | None:
     return token
 
 
+def _is_admin(by: Principal) -> bool:
+    if by.kind == PrincipalKind.SYSTEM:
+        return True
+    return Membership.objects.filter(user__principal=by, role=Role.ADMIN).exists()
+
+
+def _check_new_token(
+    by: Principal, principal: Principal, name: str, wanted: frozenset[str]
+) -> None:
+    if principal.id != by.id and not _is_admin(by):
+        raise Denied("Only an administrator makes a token for somebody else.")
+    problems = []
+    if not 0 < len(name.strip()) <= LONGEST_TOKEN_NAME or not name.isprintable():
+        expected = f"1 to {LONGEST_TOKEN_NAME} characters"
+        problems.append(FieldProblem("name", "cannot be a name", expected))
+    if not wanted or not all(SCOPE.fullmatch(each) for each in wanted):
+        problems.append(FieldProblem("scopes", "not scopes", "such as runs:read"))
+    if problems:
+        raise Invalid("This token cannot be made.", fields=tuple(problems))
+
+
 def _principal(
     key: str, kind: PrincipalKind, label: str, workspace: Workspace | None = None
 ) -> Principal:
@@ -211,9 +286,12 @@ def _check_new_user(new: NewUser) -> None:
             fields=(FieldProblem("username", "taken", "another name"),),
         )
     try:
-        validate_password(new.password)
+        User.username_validator(new.username)
     except ValidationError as error:
         raise Invalid(
-            "This password is too weak.",
-            fields=(FieldProblem("password", " ".join(error.messages)),),
+            "This user name cannot be one.",
+            fields=(FieldProblem("username", " ".join(error.messages)),),
         ) from error
+    if len(new.username) > LONGEST_NAME:
+        raise Invalid(f"A user name has at most {LONGEST_NAME} characters.")
+    check_password_strength(new.password)
