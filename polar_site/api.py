@@ -42,6 +42,7 @@ from apps.gateway.api import router as gateway
 from apps.providers.api import router as providers
 from apps.reliability.api import router as reliability
 from apps.runs.api import router as runs
+from apps.vault.api import router as vault
 
 
 def authenticate(request: HttpRequest) -> Authenticated:
@@ -136,6 +137,7 @@ for _router in (
     providers,
     reliability,
     runs,
+    vault,
 ):
     api.add_router("", _router)
 

@@ -27,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("apps.reliability.urls")),
     path("", include("apps.access.urls")),
     path("", include("apps.audit.urls")),
+    path("", include("apps.vault.urls")),
     path("", include("apps.gateway.urls")),
     path("", include("apps.runs.urls")),
     path("", include("apps.providers.urls")),

@@ -2,6 +2,7 @@ from django.apps import AppConfig
 
 from apps.providers import ports
 from apps.runs import ports as runs
+from apps.vault import ports as vault
 
 _ADAPTERS = "apps.providers.adapters"
 
@@ -23,4 +24,5 @@ class ProvidersConfig(AppConfig):
             )
         scripted = f"{_ADAPTERS}.scripted.ScriptedAdapter"
         ports.register("scripted", adapter=scripted, catalog=scripted)
+        vault.plug_places(services.place_of_key)
         runs.warm_ups.register("providers", services.warm_up)

@@ -16,6 +16,7 @@ class RunsConfig(AppConfig):
         from apps.gateway import services as gateway
         from apps.runs import ports, services
         from apps.vault import ports as vault_ports
+        from apps.vault import services as vault
 
         gateway_ports.decided.plug("runs", services.wake_for_decision)
         gateway_ports.carried.plug("runs", services.carried)
@@ -27,6 +28,7 @@ class RunsConfig(AppConfig):
         if audit.can_seal():
             ports.ticks.register("audit.seal", audit.seal, 0.2)
         ports.ticks.register("audit.sinks", audit.push_sinks, 1.0)
+        ports.ticks.register("vault.rotation", vault.tick, 1.0)
         if settings.REDIS_URL:
             from apps.runs.adapters import doorbell
 

@@ -1,14 +1,15 @@
 """Reads of what is stored, never of what is inside."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from apps.common.errors import NotFound
 from apps.vault import policies, ports
 from apps.vault.errors import BadKeyRing
-from apps.vault.models import Key, SealState, Secret
+from apps.vault.models import Key, Recovery, SealState, Secret, Wrap
 
 #: Half of what a key may encrypt.
 WARN_ENCRYPTIONS = 2**31
@@ -22,6 +23,8 @@ class KeyStatus:
     in_ring: bool
     first: bool
     encryptions: int
+    is_retired: bool = False
+    backup_proved_at: datetime | None = None
 
     @property
     def worn(self) -> bool:
@@ -78,8 +81,45 @@ def _key_statuses() -> tuple[KeyStatus, ...]:
         kids = ports.configured_ring().kids
     except BadKeyRing:
         kids = []
-    counts = dict(Key.objects.order_by("kid").values_list("kid", "encryptions"))
+    known = {key.kid: key for key in Key.objects.order_by("kid")}
     return tuple(
-        KeyStatus(kid, kid in kids, kid == kids[0] if kids else False, count)
-        for kid, count in (dict.fromkeys(kids, 0) | counts).items()
+        _key_status(kid, kids, known.get(kid)) for kid in dict.fromkeys([*kids, *known])
     )
+
+
+def _key_status(kid: str, kids: list[str], known: Key | None) -> KeyStatus:
+    is_first = bool(kids) and kid == kids[0]
+    if known is None:
+        return KeyStatus(kid, kid in kids, is_first, 0)
+    return KeyStatus(
+        kid,
+        kid in kids,
+        is_first,
+        known.encryptions,
+        known.retired_at is not None,
+        known.backup_proved_at,
+    )
+
+
+def kits() -> list[Recovery]:
+    """Return the recovery kits in use, newest first."""
+    return list(Recovery.objects.filter(dropped_at=None).order_by("-id"))
+
+
+def get_kit(recipient: str) -> Recovery:
+    """Return a kit by its recipient. Raises: NotFound."""
+    found = Recovery.objects.filter(recipient=recipient).first()
+    if found is None:
+        raise NotFound("There is no such recovery kit.")
+    return found
+
+
+def wraps_by_recipient() -> dict[str, int]:
+    """Count the secrets under each key and kit."""
+    counted = Wrap.objects.values("recipient").annotate(rows=Count("id"))
+    return {row["recipient"]: row["rows"] for row in counted.order_by("recipient")}
+
+
+def secrets() -> QuerySet[Secret]:
+    """Every secret by name and fingerprint; for administrators."""
+    return Secret.objects.defer("ciphertext")

@@ -21,6 +21,7 @@ from apps.providers.services.generation import (
     generate,
     warm_up,
 )
+from apps.providers.services.places import place_of_key
 from apps.providers.services.questions import (
     TestReport,
     embed_text,
@@ -56,6 +57,7 @@ __all__ = [
     "embed_text",
     "generate",
     "list_models",
+    "place_of_key",
     "remove_provider",
     "remove_route",
     "save_model",

@@ -8,13 +8,13 @@ half done.
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
 from apps.audit import services as audit
 from apps.common import clock, failpoints
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Conflict, FieldProblem, Invalid, PolarError
-from apps.vault import policies
+from apps.vault import policies, queries
 from apps.vault.engine import rewrapping, store
 from apps.vault.engine.rewrapping import BATCH, Batch
 from apps.vault.errors import SecretUnreadable
@@ -40,6 +40,10 @@ class Progress:
     @property
     def done(self) -> int:
         return max(self.total - self.remaining, 0)
+
+    @property
+    def percent(self) -> int:
+        return 100 * self.done // self.total if self.total else 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +259,8 @@ def _opens(secret: Secret, verdict: Verdict) -> bool:
 
 
 def _rows_by_kid() -> dict[str, int]:
-    wraps = Wrap.objects.filter(recipient__startswith="key:")
-    counted = wraps.values("recipient").annotate(rows=Count("id"))
     return {
-        row["recipient"].removeprefix("key:"): row["rows"]
-        for row in counted.order_by("recipient")
+        recipient.removeprefix("key:"): rows
+        for recipient, rows in queries.wraps_by_recipient().items()
+        if recipient.startswith("key:")
     }

@@ -1,0 +1,196 @@
+"""The vault over the API, for administrators' credentials. No value is read here."""
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from ninja import Query, Router, Status
+
+from apps.common.actor import Actor
+from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.vault import policies, queries, services
+from apps.vault.schemas import (
+    CountOut,
+    EntryOut,
+    KeptIn,
+    KitIn,
+    KitOut,
+    PreviewOut,
+    ProgressOut,
+    ProvedOut,
+    ReasonIn,
+    SecretPage,
+    ValueIn,
+    VaultOut,
+)
+
+router = Router(tags=["vault"], by_alias=True)
+
+
+def _reader(request: HttpRequest) -> Actor:
+    return _keeper(request, "vault:read")
+
+
+def _writer(request: HttpRequest) -> Actor:
+    return _keeper(request, "vault:write")
+
+
+def _keeper(request: HttpRequest, scope: str) -> Actor:
+    auth: Any = getattr(request, "auth", None)
+    policies.check_credential(auth, scope)
+    actor: Actor = auth.principal.actor
+    return actor
+
+
+@router.get("/vault", response={200: VaultOut} | PROBLEMS, operation_id="getVault")
+def get_vault(request: HttpRequest) -> dict[str, Any]:
+    _reader(request)
+    return asdict(services.status())
+
+
+@router.get(
+    "/vault/secrets", response={200: SecretPage} | PROBLEMS, operation_id="listSecrets"
+)
+def list_secrets(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
+    _reader(request)
+    items, following = cut(queries.secrets(), page)
+    return {"items": items, "next_cursor": following}
+
+
+@router.get(
+    "/vault/checklist",
+    response={200: list[EntryOut]} | PROBLEMS,
+    operation_id="getVaultChecklist",
+)
+def checklist(request: HttpRequest, everything: bool = False) -> list[Any]:
+    _reader(request)
+    return [asdict(each) for each in services.checklist(everything=everything)]
+
+
+@router.put(
+    "/vault/secrets/{secret_id}",
+    response={200: EntryOut} | PROBLEMS,
+    operation_id="reenterSecret",
+)
+def reenter(request: HttpRequest, secret_id: UUID, body: ValueIn) -> dict[str, Any]:
+    by, value = _writer(request), body.value.get_secret_value()
+    return asdict(services.reenter(by=by, secret_id=secret_id, value=value))
+
+
+@router.delete(
+    "/vault/secrets/{secret_id}",
+    response={204: None} | PROBLEMS,
+    operation_id="forgetSecret",
+)
+def forget(request: HttpRequest, secret_id: UUID, reason: str) -> Status[None]:
+    services.forget(by=_writer(request), secret_id=secret_id, reason=reason[:300])
+    return Status(204, None)
+
+
+@router.post(
+    "/vault/seal", response={200: VaultOut} | PROBLEMS, operation_id="sealVault"
+)
+def seal(request: HttpRequest, body: ReasonIn) -> dict[str, Any]:
+    services.seal(by=_writer(request), reason=body.reason)
+    return asdict(services.status())
+
+
+@router.post(
+    "/vault/unseal", response={200: VaultOut} | PROBLEMS, operation_id="unsealVault"
+)
+def unseal(request: HttpRequest, body: ReasonIn) -> dict[str, Any]:
+    services.unseal(by=_writer(request), reason=body.reason)
+    return asdict(services.status())
+
+
+@router.get(
+    "/vault/rotation",
+    response={200: ProgressOut} | PROBLEMS,
+    operation_id="getVaultRotation",
+)
+def rotation(request: HttpRequest) -> dict[str, Any]:
+    _reader(request)
+    return asdict(services.progress())
+
+
+@router.get(
+    "/vault/rotation/preview",
+    response={200: PreviewOut} | PROBLEMS,
+    operation_id="previewVaultRotation",
+)
+def preview(request: HttpRequest) -> dict[str, Any]:
+    return asdict(services.preview(by=_reader(request)))
+
+
+@router.post(
+    "/vault/rotation",
+    response={202: ProgressOut} | PROBLEMS,
+    operation_id="rotateVault",
+)
+def rotate(request: HttpRequest, body: ReasonIn) -> Status[dict[str, Any]]:
+    """Begin; the clock takes the batches. Look at getVaultRotation."""
+    told = services.rotate(by=_writer(request), reason=body.reason)
+    return Status(202, asdict(told))
+
+
+@router.post(
+    "/vault/reencryption",
+    response={202: ProgressOut} | PROBLEMS,
+    operation_id="reencryptVault",
+)
+def reencrypt(request: HttpRequest, body: ReasonIn) -> Status[dict[str, Any]]:
+    told = services.reencrypt(by=_writer(request), reason=body.reason)
+    return Status(202, asdict(told))
+
+
+@router.post(
+    "/vault/rotation/finish",
+    response={200: list[str]} | PROBLEMS,
+    operation_id="finishVaultRotation",
+)
+def finish(request: HttpRequest) -> list[str]:
+    return services.finish(by=_writer(request))
+
+
+@router.post("/vault/kits", response={201: KitOut} | PROBLEMS, operation_id="makeKit")
+def make_kit(request: HttpRequest, body: KitIn) -> Status[dict[str, Any]]:
+    """Answers with the private part, this once; it is kept nowhere."""
+    made = services.make_kit(by=_writer(request), form=body.form)
+    told = {"recipient": made.recovery.recipient, "form": body.form}
+    return Status(201, told | {"lines": list(made.lines)})
+
+
+@router.delete(
+    "/vault/kits/{recipient}",
+    response={204: None} | PROBLEMS,
+    operation_id="dropKit",
+)
+def drop_kit(request: HttpRequest, recipient: str, reason: str) -> Status[None]:
+    by, kit = _writer(request), queries.get_kit(recipient)
+    services.drop_kit(by=by, recovery_id=kit.pk, reason=reason[:300])
+    return Status(204, None)
+
+
+@router.post(
+    "/vault/backup", response={200: ProvedOut} | PROBLEMS, operation_id="verifyBackup"
+)
+def verify_backup(request: HttpRequest, body: KeptIn) -> dict[str, Any]:
+    by, text = _writer(request), body.kept.get_secret_value()
+    return {"proved": services.verify_backup(by=by, text=text)}
+
+
+@router.post(
+    "/vault/recover", response={200: ProgressOut} | PROBLEMS, operation_id="recover"
+)
+def recover(request: HttpRequest, body: KeptIn) -> dict[str, Any]:
+    by, kept = _writer(request), body.kept.get_secret_value()
+    return asdict(services.recover(by=by, kept=kept))
+
+
+@router.post(
+    "/vault/loss", response={200: CountOut} | PROBLEMS, operation_id="acceptVaultLoss"
+)
+def accept_loss(request: HttpRequest, body: ReasonIn) -> dict[str, Any]:
+    count = services.accept_loss(by=_writer(request), reason=body.reason)
+    return {"count": count}
