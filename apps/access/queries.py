@@ -49,6 +49,7 @@ ROLE_SCOPES = {
             "grants:*",
             "config:read",
             "tokens:*",
+            "budgets:read",
         }
     ),
     Role.APPROVER: frozenset(
@@ -64,6 +65,7 @@ ROLE_SCOPES = {
             "grants:*",
             "config:read",
             "tokens:*",
+            "budgets:*",
         }
     ),
     Role.ADMIN: frozenset({"*"}),

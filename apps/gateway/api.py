@@ -12,11 +12,14 @@ from apps.access.queries import default_workspace
 from apps.common import clock
 from apps.common.schemas import PROBLEMS, Cursor, cut
 from apps.gateway import queries, services
-from apps.gateway.engine import desk
+from apps.gateway.engine import desk, purse
 from apps.gateway.models import Grant, Halt
 from apps.gateway.schemas import (
     ApprovalOut,
     ApprovalPage,
+    BudgetIn,
+    BudgetOut,
+    BudgetPage,
     DecisionIn,
     ExplanationOut,
     GrantIn,
@@ -25,9 +28,11 @@ from apps.gateway.schemas import (
     HaltIn,
     HaltOut,
     ResumeIn,
+    UnblockIn,
     WhatIfIn,
     WhatIfOut,
     approval_out,
+    budget_out,
     explanation_out,
     what_if_out,
 )
@@ -160,3 +165,62 @@ def explain_decision(request: HttpRequest, trace_id: str) -> list[dict[str, Any]
     auth = caller(request, "runs:read")
     found = desk.explanations(trace_id, auth.principal)
     return [explanation_out(each) for each in found]
+
+
+@router.get(
+    "/budgets", response={200: BudgetPage} | PROBLEMS, operation_id="listBudgets"
+)
+def list_budgets(
+    request: HttpRequest, cursor: Query[Cursor], archived: bool = False
+) -> dict[str, Any]:
+    auth = caller(request, "budgets:read")
+    found = queries.budgets(auth.principal)
+    if not archived:
+        found = found.filter(is_active=True)
+    page, following = cut(found, cursor)
+    shown = [budget_out(each) for each in purse.purses(page)]
+    return {"items": shown, "next_cursor": following}
+
+
+@router.post(
+    "/budgets", response={200: BudgetOut} | PROBLEMS, operation_id="upsertBudget"
+)
+def upsert_budget(request: HttpRequest, body: BudgetIn) -> dict[str, Any]:
+    auth = caller(request, "budgets:write")
+    saved = services.save_budget(
+        by=auth.principal,
+        wanted=body.as_wanted(),
+        budget_id=body.budget_id,
+        expected_version=body.expected_version,
+    )
+    return budget_out(purse.purses([saved])[0])
+
+
+@router.delete(
+    "/budgets/{budget_id}",
+    response={204: None} | PROBLEMS,
+    operation_id="archiveBudget",
+)
+def archive_budget(
+    request: HttpRequest, budget_id: UUID, expected_version: int
+) -> Status[None]:
+    auth = caller(request, "budgets:write")
+    services.archive_budget(
+        by=auth.principal, budget_id=budget_id, expected_version=expected_version
+    )
+    return Status(204, None)
+
+
+@router.post(
+    "/budgets/{budget_id}/unblock",
+    response={200: BudgetOut} | PROBLEMS,
+    operation_id="unblockBudget",
+)
+def unblock_budget(
+    request: HttpRequest, budget_id: UUID, body: UnblockIn
+) -> dict[str, Any]:
+    auth = caller(request, "budgets:write")
+    row = services.unblock_budget(
+        by=auth.principal, budget_id=budget_id, reason=body.reason
+    )
+    return budget_out(purse.purses([row])[0])

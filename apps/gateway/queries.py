@@ -149,6 +149,14 @@ def budgets(principal: Principal) -> QuerySet[Budget]:
     return mine.order_by("id")
 
 
+def get_budget(budget_id: UUID, principal: Principal) -> Budget:
+    """Raises: NotFound."""
+    found = budgets(principal).filter(id=budget_id).first()
+    if found is None:
+        raise NotFound("There is no such budget.")
+    return found
+
+
 def approvals_of_calls(call_ids: list[UUID]) -> dict[UUID, ApprovalRequest]:
     """Return the newest question of each call."""
     found = ApprovalRequest.objects.filter(call_id__in=call_ids)

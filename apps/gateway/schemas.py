@@ -11,10 +11,11 @@ from apps.common.errors import FieldProblem, Invalid
 from apps.common.schemas import In, Out
 
 from .engine.explaining import Explanation
+from .engine.purse import Purse
 from .engine.whatif import Report
 from .models import ApprovalRequest
 from .ports import CallKind
-from .services import Wanted
+from .services import BudgetWanted, Wanted
 
 RISK_WORDS = ("riskLevel", "sideEffects", "dataEgress")
 
@@ -271,3 +272,81 @@ def explanation_out(said: Explanation) -> dict[str, Any]:
 
 def _listed(text: str) -> list[str]:
     return [each.strip().removeprefix("@") for each in text.split(",") if each.strip()]
+
+
+class BudgetIn(In):
+    """A limit. `limit` is in micro-USD, tokens, calls or turns, as `unit` says; with
+    `budgetId` and `expectedVersion` it changes one."""
+
+    scope: str = Field(max_length=16)
+    key: str = Field("", max_length=160)
+    unit: str = Field("micros", max_length=8)
+    limit: int
+    window: str = Field("day", max_length=8)
+    is_rolling: bool = False
+    timezone: str = Field("UTC", max_length=64)
+    on_exceed: str = Field("block", max_length=16)
+    budget_id: UUID | None = None
+    expected_version: int = Field(0, ge=0)
+
+    def as_wanted(self) -> BudgetWanted:
+        return BudgetWanted(
+            **self.model_dump(exclude={"budget_id", "expected_version"})
+        )
+
+
+class BudgetOut(Out):
+    id: UUID
+    scope: str
+    key: str
+    unit: str
+    limit: int
+    spent: int
+    reserved: int
+    overrun: int
+    percent: int
+    state: str
+    window: str
+    is_rolling: bool
+    timezone: str
+    on_exceed: str
+    resets_at: datetime | None
+    blocked_at: datetime | None
+    warned_at: datetime | None
+    is_active: bool
+    version: int
+
+
+class BudgetPage(Out):
+    items: list[BudgetOut]
+    next_cursor: str
+
+
+class UnblockIn(In):
+    reason: str = Field(min_length=1, max_length=300)
+
+
+def budget_out(purse: Purse) -> dict[str, Any]:
+    """Shape: `BudgetOut`. `spent` is what counts in the window now."""
+    row = purse.row
+    return {
+        "id": row.id,
+        "scope": row.scope,
+        "key": purse.whose,
+        "unit": row.unit,
+        "limit": row.limit,
+        "spent": purse.spent,
+        "reserved": row.reserved,
+        "overrun": row.overrun,
+        "percent": purse.percent,
+        "state": purse.state,
+        "window": row.window,
+        "is_rolling": row.is_rolling,
+        "timezone": row.timezone,
+        "on_exceed": row.on_exceed,
+        "resets_at": purse.resets_at,
+        "blocked_at": row.blocked_at,
+        "warned_at": row.warned_at,
+        "is_active": row.is_active,
+        "version": row.version,
+    }

@@ -8,21 +8,29 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+)
 
 from apps.access import services as access
 from apps.access.models import Principal, User
 from apps.common import canonical, clock, pages
 from apps.common.errors import Invalid, PolarError
 from apps.gateway import queries, services
-from apps.gateway.engine import desk
-from apps.gateway.forms import GrantForm
+from apps.gateway.engine import desk, purse
+from apps.gateway.forms import BudgetForm, GrantForm
 from apps.gateway.models import (
     ApprovalRequest,
     ApprovalState,
+    BudgetScope,
+    BudgetUnit,
+    BudgetWindow,
     Call,
     CallState,
     Halt,
+    OnExceed,
     Strictness,
 )
 from apps.gateway.ports import CallKind
@@ -234,6 +242,81 @@ def revoke_grant(request: HttpRequest, grant_id: UUID) -> HttpResponse:
     except PolarError as error:
         messages.error(request, f"Not revoked: {error.detail} ({error.code})")
     return HttpResponseRedirect(reverse("gateway:grants"))
+
+
+@require_GET
+def budgets(request: HttpRequest) -> HttpResponse:
+    """What may be spent, and how near each limit is."""
+    rows = queries.budgets(principal_of(request))
+    archived = bool(request.GET.get("all"))
+    page = pages.keyset(rows if archived else rows.filter(is_active=True), request.GET)
+    context = {"page": page, "purses": purse.purses(page.rows), "all": archived}
+    return render(request, "gateway/budgets.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def budget(request: HttpRequest, budget_id: UUID | None = None) -> HttpResponse:
+    """Make a limit or change one; what was typed stays when it is refused."""
+    principal = principal_of(request)
+    context: dict[str, Any] = {
+        "scopes": BudgetScope.values,
+        "units": BudgetUnit.choices,
+        "windows": BudgetWindow.values,
+        "exceeds": OnExceed.values,
+    }
+    if request.method == "POST":
+        version = request.POST.get("version", "")
+        try:
+            services.save_budget(
+                by=principal,
+                wanted=BudgetForm(request.POST).as_wanted(),
+                budget_id=budget_id,
+                expected_version=int(version) if version.isdecimal() else 0,
+            )
+        except PolarError as error:
+            context["error"] = error
+        else:
+            messages.success(request, "Saved. It binds from the next call on.")
+            return HttpResponseRedirect(reverse("gateway:budgets"))
+    if budget_id is not None:
+        row = queries.get_budget(budget_id, principal)
+        context["purse"] = purse.purses([row])[0]
+    typed = request.POST.dict() if request.method == "POST" else None
+    context["typed"] = typed or purse.typed(context.get("purse"))
+    return render(request, "gateway/budget.html", context)
+
+
+@require_POST
+def end_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
+    """Archive a limit, or let one serve again that an overrun blocked."""
+    principal, version = principal_of(request), request.POST.get("version", "")
+    try:
+        if request.POST.get("do") == "unblock":
+            services.unblock_budget(
+                by=principal,
+                budget_id=budget_id,
+                reason=request.POST.get("reason", ""),
+            )
+            messages.success(request, "It serves again.")
+        else:
+            services.archive_budget(
+                by=principal,
+                budget_id=budget_id,
+                expected_version=int(version) if version.isdecimal() else 0,
+            )
+            messages.success(request, "Archived. It no longer binds anything.")
+    except PolarError as error:
+        messages.error(request, f"Not done: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("gateway:budgets"))
+
+
+@require_GET
+def budgets_panel(request: HttpRequest) -> HttpResponse:
+    """Spend against budget, the nearest to its limit first."""
+    live = queries.budgets(principal_of(request)).filter(is_active=True)
+    nearest = sorted(purse.purses(live[: pages.PAGE_SIZE]), key=lambda p: -p.percent)
+    context = {"purses": nearest[:PANEL_SHOWN]}
+    return pages.panel(request, "gateway/_budgets_panel.html", context)
 
 
 @require_GET

@@ -10,7 +10,7 @@ from apps.access.models import Principal, Role, User, Workspace
 from apps.access.policies import check_role
 from apps.access.queries import default_workspace
 from apps.audit import services as audit
-from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
+from apps.common.errors import Conflict, FieldProblem, Invalid
 from apps.gateway import queries
 from apps.gateway.engine import meter
 from apps.gateway.models import (
@@ -125,9 +125,7 @@ def _home(scope: str) -> Workspace | None:
 
 
 def _found(by: Principal, budget_id: UUID) -> Budget:
-    row = queries.budgets(by).filter(id=budget_id).first()
-    if row is None:
-        raise NotFound("There is no such budget.")
+    row = queries.get_budget(budget_id, by)
     check_role(by, Role.APPROVER, row.workspace or default_workspace())
     return row
 
