@@ -1,12 +1,13 @@
 """Reads of profiles, pins, conversations, turns and traces. Never writes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.urls import reverse
 
 from apps.access.models import Principal, Workspace
 from apps.agents.errors import PinBroken
@@ -23,6 +24,7 @@ from apps.agents.models import (
 )
 from apps.common import clock
 from apps.common.errors import NotFound
+from apps.common.search import MOST_HITS, Hit, Words
 from apps.common.statements import Reading
 from apps.gateway import queries as gateway
 from apps.gateway.models import Call
@@ -31,6 +33,8 @@ from apps.providers.models import Attempt
 
 #: A trace shows at most so many rows of each kind.
 MOST_ROWS = 500
+#: Words are looked for among so many of the newest messages.
+MOST_RECENT = 20_000
 
 #: The narrowest pin wins.
 SCOPE_ORDER = [PinScope.SESSION, PinScope.USER, PinScope.WORKSPACE, PinScope.GLOBAL]
@@ -371,3 +375,30 @@ def _active(profile: AgentProfile | None, scope: str, slug: str = "") -> AgentPr
         scope=scope,
         slug=name,
     )
+
+
+def find(words: Words, principal: Principal) -> Iterator[Hit]:
+    """Find traces by id, agents by name, and turns by the words of their message."""
+    turns = Turn.objects.visible_to(principal).select_related("profile")
+    if words.id is not None:
+        named = Q(trace_id=words.id.hex) | Q(pk=words.id)
+        for turn in turns.filter(named).order_by("pk")[:1]:
+            yield _turn_hit(turn, is_exact=True)
+        return
+    profiles = AgentProfile.objects.visible_to(principal).filter(
+        Q(slug__icontains=words.name) | Q(title__icontains=words.text)
+    )
+    for profile in profiles.order_by("slug")[:MOST_HITS]:
+        url = reverse("agents:detail", args=[profile.pk])
+        exact = profile.slug == words.name
+        yield Hit("Agent", f"@{profile.slug}", url, profile.title, is_exact=exact)
+    recent = Turn.objects.order_by("-pk").values("pk")[:MOST_RECENT]
+    said = turns.filter(pk__in=recent, message_text__icontains=words.text)
+    for turn in said.order_by("-pk")[:MOST_HITS]:
+        yield _turn_hit(turn)
+
+
+def _turn_hit(turn: Turn, *, is_exact: bool = False) -> Hit:
+    url = reverse("agents:trace", args=[turn.trace_id])
+    detail = f"@{turn.profile.slug}, {turn.state}"
+    return Hit("Turn", turn.message_text[:80], url, detail, is_exact=is_exact)

@@ -1,11 +1,13 @@
 """Reads of boards. Never writes; always within what the reader may see."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
+from django.urls import reverse
 
 from apps.access.models import Principal, User, Workspace
 from apps.agents.models import AgentProfile
@@ -22,6 +24,7 @@ from apps.boards.models import (
 )
 from apps.common import clock
 from apps.common.errors import NotFound
+from apps.common.search import MOST_HITS, Hit, Words
 
 MOST_ROWS = 500
 #: How many cards one column shows at a time.
@@ -258,3 +261,13 @@ def counts(principal: Principal, board_ids: list[UUID]) -> dict[UUID, dict[str, 
         if status in MARKS:
             sums["marked"] = sums.get("marked", 0) + number
     return found
+
+
+def find(words: Words, principal: Principal) -> Iterator[Hit]:
+    """Find tasks by id or by the words of their title."""
+    tasks = Task.objects.visible_to(principal).select_related("board")
+    named = Q(pk=words.id) if words.id else Q(title__icontains=words.text)
+    for task in tasks.filter(named).order_by("-pk")[:MOST_HITS]:
+        url = reverse("boards:task", args=[task.pk])
+        detail = f"{task.board.title}, {task.get_status_display()}"
+        yield Hit("Task", task.title, url, detail, is_exact=words.id is not None)

@@ -1,12 +1,15 @@
 """Reads of extensions and of the tools that models are shown. Never writes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.urls import reverse
 
 from apps.access.models import Principal
 from apps.common.errors import NotFound
+from apps.common.search import MOST_HITS, Hit, Words
 from apps.common.statements import Reading
 from apps.gateway import queries as gateway
 from apps.gateway.models import Call, Grant
@@ -176,3 +179,12 @@ def runnable(ext_id: str, capability_id: str, scope: Json | None) -> Capability 
             if scope is None or known:
                 return row
     return None
+
+
+def find(words: Words, principal: Principal) -> Iterator[Hit]:
+    """Find extensions by name. They belong to the install, not to a workspace."""
+    named = Q(ext_id__icontains=words.name) | Q(title__icontains=words.text)
+    for row in Extension.objects.filter(named).order_by("ext_id")[:MOST_HITS]:
+        url = reverse("extensions:detail", args=[row.ext_id])
+        exact = row.ext_id == words.name
+        yield Hit("Extension", row.ext_id, url, row.trust, is_exact=exact)

@@ -1,13 +1,16 @@
 """Reads of providers: lanes and their health, plans, attempts, usage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from django.db.models import QuerySet
+from django.urls import reverse
 
+from apps.access.models import Principal
 from apps.common import clock
+from apps.common.search import MOST_HITS, Hit, Words
 from apps.common.statements import Reading
 from apps.providers.errors import ProviderUnknown
 from apps.providers.models import (
@@ -174,3 +177,11 @@ def usage_of_trace(trace_id: str) -> QuerySet[UsageRow]:
 def usage_page(workspaces: Sequence[UUID]) -> QuerySet[UsageRow]:
     """Return the usage rows of these workspaces, newest first."""
     return UsageRow.objects.filter(workspace_id__in=workspaces).order_by("-id")
+
+
+def find(words: Words, principal: Principal) -> Iterator[Hit]:
+    """Find providers by name. They belong to the install, not to a workspace."""
+    for row in providers().filter(slug__icontains=words.name)[:MOST_HITS]:
+        url = reverse("providers:provider", args=[row.slug])
+        exact = row.slug == words.name
+        yield Hit("Provider", row.slug, url, row.get_kind_display(), is_exact=exact)

@@ -7,6 +7,7 @@ app_name = "reliability"
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("search/", views.search, name="search"),
     path("store/", views.store, name="store"),
     path("store/accept/", views.accept_rollback, name="accept_rollback"),
     path("store/<uuid:rollback_id>/resume/", views.resume_stale, name="resume_stale"),

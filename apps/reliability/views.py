@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from apps.access import queries as access
@@ -18,11 +18,43 @@ from apps.audit import queries as audit_queries
 from apps.audit import services as audit
 from apps.common import pages
 from apps.common.errors import PolarError
+from apps.common.search import LONGEST, Hit
 
 from . import services
+from .engine import finding
 from .queries import count_held, readiness, rollbacks
 
 EARLIER = 20
+#: Where the search box leads by name.
+PAGES = (
+    ("Home", "home"),
+    ("Chat", "channels:list"),
+    ("Board", "boards:list"),
+    ("Runs", "runs:list"),
+    ("Approvals", "gateway:approvals"),
+    ("Grants", "gateway:grants"),
+    ("What-if", "gateway:whatif"),
+    ("Explain a refusal", "gateway:find_explanation"),
+    ("Dead letters", "runs:dead_letters"),
+    ("Schedules", "runs:schedules"),
+    ("Agents", "agents:list"),
+    ("Memory", "agents:memory"),
+    ("Providers", "providers:list"),
+    ("Extensions", "extensions:list"),
+    ("Channels", "channels:accounts"),
+    ("Usage", "agents:usage"),
+    ("Budgets", "gateway:budgets"),
+    ("Recursion", "agents:recursion"),
+    ("Audit", "audit:list"),
+    ("Incidents", "reliability:incidents"),
+    ("Alerts", "reliability:alerts"),
+    ("Drills", "reliability:drills"),
+    ("Continuity", "reliability:continuity"),
+    ("Store and snapshots", "reliability:store"),
+    ("Vault", "vault:status"),
+    ("Halts", "gateway:halts"),
+    ("All records", "admin:index"),
+)
 
 
 @login_not_required
@@ -53,6 +85,34 @@ def home(request: HttpRequest) -> HttpResponse:
 def annunciator(request: HttpRequest) -> HttpResponse:
     """Answer with the header's sentence, or 204 while it stays the same."""
     return pages.panel(request, "reliability/_annunciator.html", {})
+
+
+@require_GET
+def search(request: HttpRequest) -> HttpResponse:
+    """Go where the words lead, or list what they hit; a fragment while typing."""
+    typed = request.GET.get("q", "")
+    hits = finding.find(typed, _principal_of(request))
+    context = {"typed": typed[:LONGEST], "hits": hits, "pages": _pages(typed)}
+    if pages.is_partial(request):
+        return render(request, "reliability/_hits.html", context)
+    target = finding.jump(hits)
+    if target is not None:
+        return HttpResponseRedirect(target.url)
+    return render(request, "reliability/search.html", context)
+
+
+def _pages(typed: str) -> list[Hit]:
+    """The pages whose name begins with the words; all of them for none."""
+    words = typed.strip().lower()
+    found = []
+    for label, name in PAGES:
+        if words and not label.lower().startswith(words):
+            continue
+        try:
+            found.append(Hit("Page", label, reverse(name)))
+        except NoReverseMatch:
+            continue  # an app that this install leaves out
+    return found
 
 
 def _principal_of(request: HttpRequest) -> Principal:

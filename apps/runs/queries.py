@@ -2,17 +2,19 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from django.db.models import Count, F, Window
+from django.db.models import Count, F, Q, Window
 from django.db.models.functions import RowNumber
+from django.urls import reverse
 
 from apps.access.models import Principal
 from apps.common import clock
 from apps.common.errors import NotFound
+from apps.common.search import MOST_HITS, Hit, Words
 from apps.gateway.models import Call
 from apps.runs.models import (
     Proposal,
@@ -30,6 +32,8 @@ BEAT_SECONDS = 30
 #: Effects that happened or may have happened, and those that failed after starting.
 SHOWN_EFFECTS = ("executing", "succeeded", "unknown", "failed")
 MOST_EFFECTS = 500
+#: Among so many of the newest runs the last six characters of an id are looked for.
+MOST_RECENT = 2000
 
 
 def get_run(run_id: uuid.UUID, *, principal: Principal) -> Run:
@@ -149,3 +153,30 @@ def schema_version() -> str:
         return ""
     applied = sorted(recorder.migration_qs.values_list("app", "name"))
     return hashlib.sha256(repr(applied).encode()).hexdigest()[:16]
+
+
+def find(words: Words, principal: Principal) -> Iterator[Hit]:
+    """Find runs by id or its last six characters, and schedules by name."""
+    mine = Run.objects.visible_to(principal)
+    if words.id is not None:
+        for run in mine.filter(id=words.id):
+            yield _run_hit(run)
+    elif _is_tail(words.name):
+        recent = mine.order_by("-id").only("id", "kind", "state")[:MOST_RECENT]
+        for run in recent:
+            if run.id.hex.endswith(words.name):
+                yield _run_hit(run)
+    named = Q(slug__icontains=words.name) | Q(title__icontains=words.text)
+    schedules = Schedule.objects.visible_to(principal).filter(named)
+    for schedule in schedules.order_by("slug")[:MOST_HITS]:
+        url = reverse("runs:schedule", args=[schedule.pk])
+        yield Hit("Schedule", schedule.title or schedule.slug, url, schedule.state)
+
+
+def _is_tail(text: str) -> bool:
+    return len(text) == 6 and all(letter in "0123456789abcdef" for letter in text)
+
+
+def _run_hit(run: Run) -> Hit:
+    url = reverse("runs:detail", args=[run.pk])
+    return Hit("Run", f"{run.kind} {run.id.hex[-6:]}", url, run.state, is_exact=True)

@@ -1,6 +1,5 @@
 """Runs for people: the list, the dead letters, one run, and the home panel."""
 
-import re
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -50,7 +49,6 @@ GROUPS = {
 #: How many runs the home panel shows.
 SHOWN = 5
 STEERED = {"pause": ScheduleState.PAUSED, "resume": ScheduleState.ACTIVE}
-TRACE = re.compile(r"\A[0-9a-f]{32}\Z")
 
 
 def principal_of(request: HttpRequest) -> Principal:
@@ -122,28 +120,6 @@ def panel(request: HttpRequest) -> HttpResponse:
         "workers": len(queries.live_workers()),
     }
     return pages.panel(request, "runs/_panel.html", context)
-
-
-@require_GET
-def find(request: HttpRequest) -> HttpResponse:
-    """Go to the trace or run that the search box names."""
-    text = request.GET.get("q", "").strip().lower()
-    if TRACE.match(text.replace("-", "")):
-        compact = text.replace("-", "")
-        run = _visible(request).filter(id=UUID(compact)).first()
-        trace_id = run.trace_id if run is not None else compact
-        return HttpResponseRedirect(reverse("agents:trace", args=[trace_id]))
-    if re.fullmatch(r"[0-9a-f]{6}", text):
-        recent = _visible(request).order_by("-id")[:2000].values_list("id", "trace_id")
-        for run_id, trace_id in recent:
-            if run_id.hex.endswith(text):
-                return HttpResponseRedirect(reverse("agents:trace", args=[trace_id]))
-    messages.warning(
-        request,
-        f"Nothing found for “{text[:64]}”. Search takes a trace id, a run id, "
-        "or the six last characters of a run.",
-    )
-    return HttpResponseRedirect(reverse("runs:list"))
 
 
 @require_POST

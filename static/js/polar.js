@@ -28,7 +28,9 @@
     return node && (node.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName));
   }
   document.addEventListener("keydown", function (event) {
-    if (event.key === "/" && !event.ctrlKey && !event.metaKey && !isTyping(event.target)) {
+    var plain = event.key === "/" && !event.ctrlKey && !event.metaKey && !isTyping(event.target);
+    var chord = event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey);
+    if (plain || chord) {
       var box = document.getElementById("q");
       if (box) { event.preventDefault(); box.focus(); box.select(); }
     }
@@ -36,6 +38,47 @@
       var form = event.target.closest && event.target.closest("form[data-ctrl-enter]");
       if (form) { event.preventDefault(); form.requestSubmit(); }
     }
+  });
+
+  /* ---- search: the box is the palette ------------------------------------------ */
+  document.querySelectorAll("[data-palette]").forEach(function (palette) {
+    var box = palette.querySelector("input");
+    var list = palette.querySelector(".hits");
+    var chosen = -1;
+    function options() { return list.querySelectorAll("[role=option]"); }
+    function show(open) {
+      list.hidden = !open;
+      box.setAttribute("aria-expanded", String(open));
+      if (!open) { choose(-1); }
+    }
+    function choose(index) {
+      var all = options();
+      chosen = all.length ? Math.max(-1, Math.min(index, all.length - 1)) : -1;
+      all.forEach(function (option, place) {
+        option.id = "hit-" + place;
+        option.setAttribute("aria-selected", String(place === chosen));
+      });
+      if (chosen < 0) { box.removeAttribute("aria-activedescendant"); return; }
+      box.setAttribute("aria-activedescendant", "hit-" + chosen);
+      all[chosen].scrollIntoView({ block: "nearest" });
+    }
+    list.addEventListener("htmx:afterSwap", function () {
+      show(document.activeElement === box);
+      choose(-1);
+    });
+    box.addEventListener("keydown", function (event) {
+      if (event.key === "ArrowDown") { event.preventDefault(); show(true); choose(chosen + 1); }
+      if (event.key === "ArrowUp") { event.preventDefault(); choose(chosen - 1); }
+      if (event.key === "Escape") { show(false); }
+      if (event.key === "Enter" && chosen >= 0) {
+        event.preventDefault();
+        options()[chosen].querySelector("a").click();
+      }
+    });
+    palette.addEventListener("focusout", function (event) {
+      if (!palette.contains(event.relatedTarget)) { show(false); }
+    });
+    list.addEventListener("mousedown", function (event) { event.preventDefault(); });
   });
 
   /* ---- last heard ---------------------------------------------------------- */

@@ -45,12 +45,6 @@ def test_runs_of_another_workspace_are_not_shown(client, charlie, run):
     assert client.get(reverse("runs:detail", args=[run.id])).status_code == 404
 
 
-def test_search_leads_from_a_run_to_its_trace(signed_in, run):
-    for text in (str(run.id), run.trace_id, run.id.hex[-6:]):
-        response = signed_in.get(reverse("runs:find"), {"q": text})
-        assert response["Location"].endswith(f"{run.trace_id}/")
-
-
 def test_cancelling_ends_the_run_and_leaves_an_event(signed_in, run):
     signed_in.post(reverse("runs:cancel", args=[run.id]), {"reason": "not needed"})
 
