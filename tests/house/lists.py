@@ -86,6 +86,7 @@ COMMON_ROOMS = frozenset(
         "pages",
         "redaction",
         "schemas",
+        "search",
         "statements",
         "states",
         "units",
