@@ -11,7 +11,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
@@ -171,6 +171,16 @@ def _store(
     request: HttpRequest, error: OperationalError | InterfaceError
 ) -> HttpResponse:
     return problem(store_problem(error))
+
+
+@api.exception_handler(RecursionError)
+def _too_deep(request: HttpRequest, error: RecursionError) -> HttpResponse:
+    return problem(MalformedBody("The body is nested too deeply."))
+
+
+@api.exception_handler(DataError)
+def _unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
+    return problem(Invalid("A value of this request is too large to be stored."))
 
 
 class MalformedBody(PolarError):

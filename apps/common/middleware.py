@@ -81,10 +81,20 @@ class Door:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        refusal = self._size_problem(request) or self._origin_problem(request)
+        refusal = (
+            self._nul_problem(request)
+            or self._size_problem(request)
+            or self._origin_problem(request)
+        )
         if refusal is not None:
             return problem(refusal)
         return self.get_response(request)
+
+    def _nul_problem(self, request: HttpRequest) -> PolarError | None:
+        """No name, path or search of ours holds a NUL; PostgreSQL refuses it."""
+        if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+            return BodyRefused("The address carries a NUL character.")
+        return None
 
     def _size_problem(self, request: HttpRequest) -> PolarError | None:
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE

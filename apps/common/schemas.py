@@ -1,16 +1,20 @@
 """Shapes that every API answer shares: camelCase names, problems, cursors."""
 
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Model, QuerySet
 from ninja import Schema
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from .errors import FieldProblem, Invalid
 
 MOST_ROWS = 500
+BIGGEST = 2**63 - 1
+#: How deep a JSON value may be nested.
+DEEPEST = 60
 
 
 class Out(Schema):
@@ -22,11 +26,45 @@ class Out(Schema):
 
 
 class In(Schema):
-    """A request body: unknown fields are refused."""
+    """A request body: unknown fields are refused, and so is what no store keeps."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid"
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        if problem := unstorable(value):
+            raise ValueError(problem)
+        return value
+
+
+def unstorable(value: Any) -> str:
+    """Say why a JSON value cannot be stored, or "".
+
+    PostgreSQL keeps no NUL and no lone surrogate; no column keeps an integer of
+    more than 64 bits; JSON knows no NaN. Walks without recursion, to any depth.
+    """
+    waiting, depth = [(value, 0)], 0
+    while waiting:
+        each, depth = waiting.pop()
+        if depth > DEEPEST:
+            return f"nested deeper than {DEEPEST}"
+        if isinstance(each, str):
+            if "\0" in each:
+                return "carries a NUL character"
+            if not each.isascii() and any("\ud800" <= c <= "\udfff" for c in each):
+                return "carries half a character"
+        elif isinstance(each, dict):
+            waiting += [(part, depth + 1) for pair in each.items() for part in pair]
+        elif isinstance(each, list | tuple):
+            waiting += [(part, depth + 1) for part in each]
+        elif isinstance(each, int) and not -BIGGEST - 1 <= each <= BIGGEST:
+            return "is larger than 64 bits"
+        elif isinstance(each, float) and not isfinite(each):
+            return "is not a finite number"
+    return ""
 
 
 class Problem(Out):

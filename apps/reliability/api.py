@@ -12,7 +12,17 @@ from apps.common.schemas import PROBLEMS, Out
 
 from . import services
 from .queries import readiness, rollbacks
-from .schemas import ReasonIn, ResumedOut, RollbackOut, SnapshotOut, StoreOut
+from .schemas import (
+    ConfigDocument,
+    ConfigImportOut,
+    ConfigIn,
+    ConfigOut,
+    ReasonIn,
+    ResumedOut,
+    RollbackOut,
+    SnapshotOut,
+    StoreOut,
+)
 
 router = Router(tags=["health"], by_alias=True)
 
@@ -94,3 +104,78 @@ def verify_snapshot(request: HttpRequest, name: str) -> services.Snapshot:
     """Open a copy of it and recompute its log."""
     by = caller(request, "store:write").principal
     return services.verify_snapshot(by=by, name=name)
+
+
+@router.get(
+    "/configs", response={200: list[ConfigOut]} | PROBLEMS, operation_id="listConfigs"
+)
+def list_configs(request: HttpRequest, section: str = "") -> list[Any]:
+    by = caller(request, "config:read").principal
+    return list(services.list_configs(by=by, section=section))
+
+
+@router.get(
+    "/configs/document",
+    response={200: ConfigDocument} | PROBLEMS,
+    operation_id="exportConfig",
+)
+def export_config(request: HttpRequest) -> dict[str, Any]:
+    """Return all settings as one document, without any secret."""
+    return services.export_config(by=caller(request, "config:read").principal)
+
+
+@router.post(
+    "/configs/document/diff",
+    response={200: ConfigImportOut} | PROBLEMS,
+    operation_id="diffConfig",
+)
+def diff_config(request: HttpRequest, body: ConfigDocument) -> dict[str, Any]:
+    by = caller(request, "config:read").principal
+    document = body.model_dump()
+    changes = services.diff_config(by=by, document=document)
+    return {
+        "changes": changes,
+        "secrets_to_enter": services.secrets_to_enter(document),
+    }
+
+
+@router.put(
+    "/configs/document",
+    response={200: ConfigImportOut} | PROBLEMS,
+    operation_id="importConfig",
+)
+def import_config(request: HttpRequest, body: ConfigDocument) -> dict[str, Any]:
+    """Make the settings say what the document says: all of it or nothing."""
+    by = caller(request, "config:write").principal
+    document = body.model_dump()
+    changes = services.import_config(by=by, document=document)
+    return {
+        "changes": changes,
+        "secrets_to_enter": services.secrets_to_enter(document),
+    }
+
+
+@router.get(
+    "/configs/{section}/{key}",
+    response={200: ConfigOut} | PROBLEMS,
+    operation_id="getConfig",
+)
+def get_config(request: HttpRequest, section: str, key: str) -> Any:
+    by = caller(request, "config:read").principal
+    return services.get_config(by=by, section=section, key=key)
+
+
+@router.put(
+    "/configs/{section}/{key}",
+    response={200: ConfigOut} | PROBLEMS,
+    operation_id="upsertConfig",
+)
+def upsert_config(request: HttpRequest, section: str, key: str, body: ConfigIn) -> Any:
+    by = caller(request, "config:write").principal
+    return services.upsert_config(
+        by=by,
+        section=section,
+        key=key,
+        value=body.value,
+        expected_version=body.expected_version,
+    )

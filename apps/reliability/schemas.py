@@ -1,7 +1,10 @@
 """Shapes of reliability in the API."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
+
+from pydantic import Field
 
 from apps.common.schemas import In, Out
 
@@ -50,3 +53,37 @@ class ReasonIn(In):
 
 class ResumedOut(Out):
     run_ids: list[UUID]
+
+
+class ConfigOut(Out):
+    section: str
+    key: str
+    version: str
+    value: dict[str, Any]
+
+
+class ConfigIn(In):
+    """What `value` names is changed; the rest stays."""
+
+    value: dict[str, Any]
+    #: "" expects that it does not exist yet; null asks for no check.
+    expected_version: str | None = Field(None, max_length=64)
+
+
+class ConfigDocument(In):
+    format: str = Field(max_length=40)
+    secrets: list[str] = Field(default_factory=list, max_length=1000)
+    sections: dict[str, dict[str, dict[str, Any]]]
+
+
+class ConfigChangeOut(Out):
+    section: str
+    key: str
+    kind: str
+    fields: list[str]
+
+
+class ConfigImportOut(Out):
+    changes: list[ConfigChangeOut]
+    #: Secrets that the document's install had and this one lacks.
+    secrets_to_enter: list[str]

@@ -13,4 +13,7 @@ urlpatterns = [
     path("store/<uuid:rollback_id>/resume/", views.resume_stale, name="resume_stale"),
     path("store/snapshot/", views.create_snapshot, name="create_snapshot"),
     path("annunciator/", views.annunciator, name="annunciator"),
+    path("settings/", views.config, name="config"),
+    path("settings/export/", views.export_config, name="export_config"),
+    path("settings/import/", views.import_config, name="import_config"),
 ]

@@ -9,6 +9,19 @@ from apps.reliability.services.alerts import silence as silence
 from apps.reliability.services.alerts import watch as watch
 from apps.reliability.services.bundles import as_markdown as as_markdown
 from apps.reliability.services.bundles import evidence as evidence
+from apps.reliability.services.configuration import Change as Change
+from apps.reliability.services.configuration import Entry as Entry
+from apps.reliability.services.configuration import as_text as as_text
+from apps.reliability.services.configuration import diff_config as diff_config
+from apps.reliability.services.configuration import export_config as export_config
+from apps.reliability.services.configuration import get_config as get_config
+from apps.reliability.services.configuration import import_config as import_config
+from apps.reliability.services.configuration import list_configs as list_configs
+from apps.reliability.services.configuration import parse_document as parse_document
+from apps.reliability.services.configuration import (
+    secrets_to_enter as secrets_to_enter,
+)
+from apps.reliability.services.configuration import upsert_config as upsert_config
 from apps.reliability.services.incidents import NewIncident as NewIncident
 from apps.reliability.services.incidents import assign_incident as assign_incident
 from apps.reliability.services.incidents import classify_incident as classify_incident
