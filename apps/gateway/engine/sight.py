@@ -10,12 +10,18 @@ from django.db import connection
 
 from apps.gateway.models import Setting
 
+from .standing import Stamp
+
 _SEE = """
     SELECT strictness, max_depth, max_turns_per_root, max_fan_out, max_same_edge,
            max_same_call, max_root_seconds, max_root_micros,
            (SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL),
            (SELECT count(*) FROM gateway_budget WHERE is_active),
-           (SELECT count(*) FROM gateway_call WHERE idempotency_key = %s)
+           (SELECT count(*) FROM gateway_call WHERE idempotency_key = %s),
+           grants_version,
+           (SELECT count(*) FROM gateway_grant WHERE revoked_at IS NULL),
+           (SELECT id FROM gateway_grant WHERE revoked_at IS NULL
+             ORDER BY id DESC LIMIT 1)
       FROM gateway_setting WHERE id = 1
 """
 _HALTS = "SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL"
@@ -29,6 +35,8 @@ class Sight:
     halts: int
     budgets: int
     earlier: int
+    #: Changes whenever a grant is made or revoked.
+    grants: Stamp = (0, 0, "")
 
 
 def see(idempotency_key: str) -> Sight:
@@ -39,7 +47,8 @@ def see(idempotency_key: str) -> Sight:
     if row is None:
         Setting.load()
         return see(idempotency_key)
-    return Sight(Setting(1, *row[:8]), *row[8:])
+    stamp = (int(row[11]), int(row[12]), str(row[13] or ""))
+    return Sight(Setting(1, *row[:8]), *row[8:11], stamp)
 
 
 def count_halts() -> int:

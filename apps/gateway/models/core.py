@@ -152,6 +152,14 @@ class Grant(Row):
 
     objects = WorkspaceQuerySet.as_manager()
 
+    class Meta:
+        indexes = [
+            # how many are live and which is the newest: asked by every decision
+            models.Index(
+                fields=["id"], condition=Q(revoked_at__isnull=True), name="grant_live"
+            ),
+        ]
+
     def __str__(self) -> str:
         return f"{self.kind} {', '.join(self.capabilities)}"
 
@@ -320,6 +328,8 @@ class Setting(SoleRow):
     max_same_call = models.PositiveSmallIntegerField(default=4)
     max_root_seconds = models.PositiveIntegerField(default=3600)
     max_root_micros = models.BigIntegerField(default=20_000_000)
+    #: Grows with every grant that is made or revoked, in the same transaction.
+    grants_version = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:
         return f"strictness {self.strictness}"

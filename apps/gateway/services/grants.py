@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from apps.access.models import Principal, Role, Workspace
 from apps.access.policies import check_role
@@ -14,7 +15,7 @@ from apps.common import clock
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.gateway import queries
 from apps.gateway.engine.rules import grant_reaches
-from apps.gateway.models import Grant
+from apps.gateway.models import Grant, Setting
 from apps.gateway.policies import check_operator
 from apps.gateway.ports import CallKind, Json, wake
 
@@ -119,6 +120,9 @@ def install_shipped_grants(*, by: Principal) -> None:
 
 
 def _record_grant(row: Grant, by: Principal, type: str, reason: str = "") -> None:
+    """Tell every process that what it keeps of the grants is old, and record it."""
+    Setting.load()
+    Setting.objects.filter(id=1).update(grants_version=F("grants_version") + 1)
     audit.record(
         type=type,
         actor=by.actor,

@@ -1,20 +1,15 @@
 """Does a person have to decide, and has one decided?"""
 
-from dataclasses import dataclass
-from typing import Any
-
-from django.db.models import Q
-
 from apps.common import canonical
 from apps.common.errors import ApprovalRequired, Denied
 from apps.gateway.engine import rules
 from apps.gateway.engine.decision import Decision
+from apps.gateway.engine.standing import Standing, candidates
 from apps.gateway.errors import CapabilityDenied
 from apps.gateway.models import (
     ApprovalRequest,
     ApprovalState,
     CallState,
-    Grant,
     PlanStep,
 )
 from apps.gateway.policies import check_may_decide
@@ -77,36 +72,18 @@ def binding_of(decision: Decision) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The grant that answered."""
-
-    id: Any
-    reason: str
-
-
-def find_grant(decision: Decision) -> Found | None:
+def find_grant(decision: Decision) -> Standing | None:
     """Return the first live grant that covers the call."""
     request = decision.request
-    live = Grant.objects.filter(
-        Q(expires_at__isnull=True) | Q(expires_at__gt=decision.now),
-        Q(principal__isnull=True) | Q(principal_id=request.principal.id),
-        Q(workspace__isnull=True) | Q(workspace_id=request.workspace_id),
-        revoked_at__isnull=True,
-        kind=request.kind,
-    )
-    rows = live.order_by("id").values_list(
-        "id", "reason", "capabilities", "constraints"
-    )
-    for grant_id, reason, capabilities, constraints in rows:
+    for grant in candidates(decision.sight.grants, request, decision.now):
         if rules.covers(
-            capabilities,
-            constraints,
+            grant.capabilities,
+            grant.constraints,
             capability=request.capability,
             agent=request.lineage.agent,
-            targets=_targets(decision) if constraints else [],
+            targets=_targets(decision) if grant.constraints else [],
         ):
-            return Found(grant_id, reason)
+            return grant
     return None
 
 
