@@ -14,7 +14,9 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
+#: Set in the processes of a drill's clone: its folder, whose `env` is read instead.
+POLAR_CLONE = env.str("POLAR_CLONE", default="")
+environ.Env.read_env(Path(POLAR_CLONE) / "env" if POLAR_CLONE else BASE_DIR / ".env")
 #: What programs that Polar starts for itself are given, with their own changes.
 ENVIRONMENT = env.ENVIRON
 
@@ -116,7 +118,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if DEBUG or TESTING
+        if DEBUG or TESTING or POLAR_CLONE
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
@@ -218,6 +220,10 @@ POLAR_WITNESS_DIR = Path(
 )
 POLAR_SNAPSHOT_DIR = Path(
     env.str("POLAR_SNAPSHOT_DIR", default=str(BASE_DIR / "var" / "snapshots"))
+)
+#: Clones of drills while they run, and the evidence they leave.
+POLAR_DRILLS_DIR = Path(
+    env.str("POLAR_DRILLS_DIR", default=str(BASE_DIR / "var" / "drills"))
 )
 POLAR_SINK_FILE = env.str(
     "POLAR_SINK_FILE", default=str(BASE_DIR / "var" / "sink" / "audit.jsonl")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import httpx2
+from django.conf import settings
 
 from .errors import Denied
 
@@ -60,6 +61,8 @@ def check_url(url: str, *, local: Collection[str] = ()) -> list[str]:
 
 def check_host(host: str, port: int, *, local: frozenset[str]) -> list[str]:
     """Return the addresses of a host, all of them allowed, or refuse."""
+    if settings.POLAR_CLONE:
+        raise EgressRefused("This is a drill's clone: it reaches nobody.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

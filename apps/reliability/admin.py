@@ -5,6 +5,8 @@ from django.contrib import admin
 from apps.common.admin import ReadOnlyAdmin
 from apps.reliability.models import (
     Alert,
+    DrillRun,
+    DrillStep,
     Incident,
     Notice,
     Rollback,
@@ -93,3 +95,20 @@ class SloMinuteAdmin(ReadOnlyAdmin):
 class SloMarkAdmin(ReadOnlyAdmin):
     list_display = ("slo", "judged_to")
     ordering = ("slo",)
+
+
+@admin.register(DrillRun)
+class DrillRunAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "slug", "state", "asked_by", "finished_at")
+    list_filter = ("slug", "state")
+    search_fields = ("id__exact", "evidence_sha256__exact")
+    ordering = ("-id",)
+
+
+@admin.register(DrillStep)
+class DrillStepAdmin(ReadOnlyAdmin):
+    list_display = ("drill", "part", "at_ms", "tone", "text")
+    list_filter = ("part", "tone")
+    search_fields = ("drill__id__exact",)
+    ordering = ("-id",)
+    list_select_related = ("drill",)

@@ -11,7 +11,7 @@ class ReliabilityConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.reliability import ports, services
-        from apps.reliability.adapters import programs, webhook
+        from apps.reliability.adapters import programs, stage, webhook
         from apps.reliability.engine import alerts, starter
         from apps.runs import ports as runs
 
@@ -20,6 +20,7 @@ class ReliabilityConfig(AppConfig):
             "reliability.store", services.look_after_alarm, 2.0, in_doubt=True
         )
         ports.plug(programs.Programs())
+        ports.plug_stage(stage.Stage())
         runs.handlers.register(services.SNAPSHOT_KIND, services.take_scheduled)
         ports.plug_courier(webhook.Courier())
         runs.handlers.register(services.SYNTHETIC_KIND, services.carry_breach)
@@ -31,3 +32,8 @@ class ReliabilityConfig(AppConfig):
                 each.every_seconds,
                 in_doubt=each.in_doubt,
             )
+        runs.handlers.register(
+            services.DRILL_KIND,
+            services.carry_drill,
+            step_seconds=services.STEP_SECONDS,
+        )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from apps.common.errors import Unavailable
 from apps.common.redaction import SecretStr
 from apps.gateway.ports import Permit
-from apps.reliability.errors import SnapshotFailed
+from apps.reliability.errors import DrillFailed, SnapshotFailed
 
 
 class Tools(Protocol):
@@ -97,3 +97,44 @@ def messenger() -> Messenger:
     if not _messengers:
         raise Unavailable("No channel can tell operators.")
     return _messengers[0]
+
+
+class Troupe(Protocol):
+    """A process and what it started."""
+
+    @property
+    def code(self) -> int | None: ...
+
+    def end(self) -> None:
+        """Kill it with all it started. Again: nothing."""
+
+
+class Stage(Protocol):
+    """Where rehearsals run. Each raises DrillFailed in words."""
+
+    def isolation(self) -> str:
+        """Say how a rehearsal is kept apart here."""
+
+    def start(self, folder: Path, *arguments: str) -> Troupe:
+        """Start a rehearsal in the clone of this folder."""
+
+    def spawn(self, *arguments: str) -> Troupe:
+        """Inside a rehearsal: start one of Polar's own processes."""
+
+    def play(self, experiment: dict[str, Any]) -> dict[str, Any]:
+        """Run a Chaos Toolkit experiment; return its journal."""
+
+
+_stages: list[Stage] = []
+
+
+def plug_stage(stage: Stage) -> None:
+    """Again: the last one counts."""
+    _stages[:] = [stage]
+
+
+def stage() -> Stage:
+    """Raises: DrillFailed."""
+    if not _stages:
+        raise DrillFailed("No stage is plugged in.")
+    return _stages[0]

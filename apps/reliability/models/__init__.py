@@ -15,6 +15,10 @@ from apps.reliability.models.alerts import Silence as Silence
 from apps.reliability.models.alerts import SloMark as SloMark
 from apps.reliability.models.alerts import SloMinute as SloMinute
 from apps.reliability.models.alerts import Webhook as Webhook
+from apps.reliability.models.drills import DRILL_LIFECYCLE as DRILL_LIFECYCLE
+from apps.reliability.models.drills import DrillRun as DrillRun
+from apps.reliability.models.drills import DrillState as DrillState
+from apps.reliability.models.drills import DrillStep as DrillStep
 from apps.reliability.models.incidents import INCIDENT as INCIDENT
 from apps.reliability.models.incidents import UNDER_WAY as UNDER_WAY
 from apps.reliability.models.incidents import Incident as Incident

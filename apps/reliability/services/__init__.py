@@ -22,6 +22,17 @@ from apps.reliability.services.configuration import (
     secrets_to_enter as secrets_to_enter,
 )
 from apps.reliability.services.configuration import upsert_config as upsert_config
+from apps.reliability.services.drills import DRILL_KIND as DRILL_KIND
+from apps.reliability.services.drills import STEP_SECONDS as STEP_SECONDS
+from apps.reliability.services.drills import Shelved as Shelved
+from apps.reliability.services.drills import cancel_drill as cancel_drill
+from apps.reliability.services.drills import carry_drill as carry_drill
+from apps.reliability.services.drills import close_orphans as close_orphans
+from apps.reliability.services.drills import evidence_path as evidence_path
+from apps.reliability.services.drills import get_drill as get_drill
+from apps.reliability.services.drills import shelf_of_drills as shelf_of_drills
+from apps.reliability.services.drills import start_drill as start_drill
+from apps.reliability.services.drills import verify_evidence as verify_evidence
 from apps.reliability.services.incidents import NewIncident as NewIncident
 from apps.reliability.services.incidents import assign_incident as assign_incident
 from apps.reliability.services.incidents import classify_incident as classify_incident

@@ -1,0 +1,159 @@
+"""One rehearsal from the inside: make the clone ready, start it, play, export.
+
+Called by `manage.py rehearse` in a process of the clone's own, never elsewhere.
+"""
+
+import json
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+
+from apps.access import queries as access
+from apps.access import services as access_services
+from apps.agents import services as agents
+from apps.agents.models import AgentProfile
+from apps.audit import services as audit
+from apps.common.errors import Conflict, PolarError
+from apps.gateway.models import Setting
+from apps.providers import services as providers
+from apps.providers.models import Provider
+from apps.reliability import ports
+from apps.reliability.engine import cloning, seeding, shelf
+from apps.reliability.engine.notebook import notebook
+from apps.reliability.engine.rehearsal import (
+    LANES,
+    LOOPERS,
+    SLOW,
+    give_rules,
+    rules_of,
+)
+
+#: The largest value of each limit that is valid: the loop guard as good as gone.
+LARGEST = {
+    "max_depth": 32767,
+    "max_turns_per_root": 2147483647,
+    "max_same_edge": 32767,
+    "max_same_call": 32767,
+    "max_fan_out": 32767,
+}
+
+
+def rehearse(slug: str, *, control: bool) -> dict[str, Any]:
+    """Play one drill in this clone; leave journal, export and facts in its folder.
+
+    Raises: Conflict outside a clone.
+    """
+    if not settings.POLAR_CLONE:
+        raise Conflict("A rehearsal is played in a clone: ./polar drill run")
+    folder = Path(settings.POLAR_CLONE)
+    drill = shelf.get(slug)
+    _make_ready()
+    if control:
+        _remove_protection(drill.slug)
+    notebook.kept["control"] = control
+    stage = ports.stage()
+    troupe = {
+        "worker": stage.spawn("worker", "--concurrency", "8"),
+        "clock": stage.spawn("clock"),
+    }
+    notebook.kept["troupe"] = troupe
+    notebook.tell("ok", "The clone is ready; its worker and clock start")
+    try:
+        journal = stage.play(drill.experiment)
+    finally:
+        for each in notebook.kept["troupe"].values():
+            each.end()
+    (folder / cloning.JOURNAL).write_text(json.dumps(journal, sort_keys=True))
+    _leave(folder)
+    return journal
+
+
+def _make_ready() -> None:
+    notebook.tell("running", "Making the clone ready")
+    call_command("migrate", verbosity=0)
+    seeding.seed()
+    system = access_services.system_principal()
+    workspace = access.default_workspace()
+    for row in Provider.objects.all():
+        providers.remove_provider(by=system, slug=row.slug)
+    for lane in LANES:
+        entry = providers.ProviderEntry(slug=f"drill-{lane}", kind="scripted")
+        providers.add_provider(by=system, entry=entry, model=f"model-{lane}", lane=lane)
+        give_rules(lane, rules_of(lane))
+    for slug, changes in _profiles().items():
+        agents.save_profile(
+            by=system,
+            workspace=workspace,
+            slug=slug,
+            changes=changes,
+            expected_version=_version(slug),
+        )
+    audit.seal_all()
+
+
+def _version(slug: str) -> int:
+    found = AgentProfile.objects.filter(slug=slug).first()
+    return found.version if found else 0
+
+
+def _profiles() -> dict[str, dict[str, Any]]:
+    parent, child = LOOPERS
+    return {
+        "primary": {"lane": "brain"},
+        SLOW: {"title": "Slow", "lane": "worker"},
+        parent: {
+            "title": "Parent",
+            "lane": "brain",
+            "allowed_handoff_targets": [child],
+            "max_depth": 1000,
+        },
+        child: {
+            "title": "Child",
+            "lane": "worker",
+            "allowed_handoff_targets": [parent],
+            "max_depth": 1000,
+        },
+    }
+
+
+def _remove_protection(slug: str) -> None:
+    """Take the protection away by data of the clone, never by a switch."""
+    if slug == "blackout":
+        providers.remove_provider(
+            by=access_services.system_principal(), slug="drill-local"
+        )
+        notebook.tell("attention", "Control: there is no local route")
+    elif slug == "loop-panic":
+        Setting.load()  # makes the row
+        connection.close()
+        said = ", ".join(f"{name} = {value}" for name, value in LARGEST.items())
+        with closing(sqlite3.connect(connection.settings_dict["NAME"])) as db:
+            changed = db.execute(f"UPDATE gateway_setting SET {said}")  # noqa: S608
+            db.commit()
+        if changed.rowcount != 1:
+            raise Conflict("The limits of the loop guard have no row to widen.")
+        notebook.tell("attention", "Control: every limit at its largest valid value")
+
+
+def _leave(folder: Path) -> None:
+    """Export the log and write down under what it was played."""
+    system = access_services.system_principal()
+    with suppress(PolarError):  # a control may have rolled the log back
+        audit.checkpoint()
+    audit.export(folder / cloning.EXPORT, by=system.actor)
+    facts = {
+        "python": sys.version.split()[0],
+        "sqlite": sqlite3.sqlite_version,
+        "platform": sys.platform,
+        "observed": {
+            name: {"held": held, "found": found}
+            for name, (held, found) in notebook.seen.items()
+        },
+    }
+    (folder / cloning.FACTS).write_text(json.dumps(facts, sort_keys=True))

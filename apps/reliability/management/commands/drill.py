@@ -1,0 +1,139 @@
+"""`drill list | run | show | verify | cancel`: rehearse failures in a clone."""
+
+import json
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.forms.models import model_to_dict
+
+from apps.access import services as access
+from apps.common import clock
+from apps.common.errors import NotFound, PolarError
+from apps.reliability import services
+from apps.reliability.models import DrillRun, DrillState
+from apps.runs import queries as runs_queries
+from apps.runs import services as runs
+
+EXAMPLE = """\
+example:
+  ./polar drill run blackout
+  ./polar drill verify 01a205d4-41b4-7b26-bfdc-7dc45d89192d
+  ./polar-verify evidence var/drills/evidence/01a205d4-....json
+
+exit codes of `run`: 0 passed, 1 deviated, 2 failed or cancelled
+"""
+EXIT = {DrillState.PASSED: 0, DrillState.DEVIATED: 1}
+
+
+class Command(BaseCommand):
+    help = "Rehearse failures in a clone of this install, with signed evidence."
+
+    def create_parser(self, *args: Any, **options: Any) -> CommandParser:
+        options |= {"epilog": EXAMPLE, "formatter_class": RawDescriptionHelpFormatter}
+        return super().create_parser(*args, **options)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        verbs.add_parser("list", help="the shelf; exit 1 when one is overdue")
+        verbs.add_parser("run", help="rehearse one").add_argument("drill")
+        for verb in ("show", "verify", "cancel"):
+            one = verbs.add_parser(verb)
+            one.add_argument("id", help="of a drill run, or a drill's name: its newest")
+        for each in verbs.choices.values():
+            each.add_argument("--json", action="store_true")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            said, code = getattr(self, f"do_{options['verb']}")(options)
+        except PolarError as error:
+            raise CommandError(f"{error} ({error.code})", returncode=2) from error
+        if options["json"]:
+            self.stdout.write(json.dumps(said, default=str, sort_keys=True))
+        else:
+            for line in _lines(said):
+                self.stdout.write(line)
+        if code:
+            raise SystemExit(code)
+
+    def do_list(self, options: dict[str, Any]) -> tuple[Any, int]:
+        shelf = services.shelf_of_drills()
+        said = [
+            {
+                "drill": each.drill.slug,
+                "title": each.drill.title,
+                "passed_at": each.passed_at,
+                "stale": each.stale,
+                "alert": "DRILL_OVERDUE" if each.stale else "",
+            }
+            for each in shelf
+        ]
+        return said, int(any(each.stale for each in shelf))
+
+    def do_run(self, options: dict[str, Any]) -> tuple[Any, int]:
+        row = services.start_drill(by=access.system_principal(), slug=options["drill"])
+        if not runs_queries.live_workers():
+            runs.execute(row.run_id)
+        told = 0
+        while True:
+            row = services.get_drill(row.id)
+            for step in row.steps.all()[told:]:
+                told += 1
+                if not options["json"]:
+                    self.stdout.write(
+                        f"  {step.part:8}{step.at_ms / 1000:6.1f}  {step.text}"
+                    )
+            if row.is_over:
+                break
+            services.close_orphans()
+            clock.sleep(0.5)
+        return _facts(row), EXIT.get(DrillState(row.state), 2)
+
+    def do_show(self, options: dict[str, Any]) -> tuple[Any, int]:
+        row = _find(options["id"])
+        steps = [f"{s.part} {s.at_ms / 1000:.1f} {s.text}" for s in row.steps.all()]
+        return {**_facts(row), "steps": steps}, 0
+
+    def do_verify(self, options: dict[str, Any]) -> tuple[Any, int]:
+        row = _find(options["id"])
+        try:
+            services.verify_evidence(drill_id=row.id)
+        except NotFound:
+            raise
+        except PolarError as error:
+            return {"ok": False, "problem": error.detail}, 1
+        return {"ok": True, "evidence": row.evidence_sha256, "grade": row.state}, 0
+
+    def do_cancel(self, options: dict[str, Any]) -> tuple[Any, int]:
+        row = _find(options["id"])
+        by = access.system_principal()
+        return _facts(services.cancel_drill(by=by, drill_id=row.id)), 0
+
+
+def _find(name: str) -> DrillRun:
+    try:
+        return services.get_drill(UUID(name))
+    except ValueError:
+        row = DrillRun.objects.filter(slug=name).order_by("-id").first()
+    if row is None:
+        raise NotFound(f"No drill {name!r} was run here yet.")
+    return row
+
+
+def _facts(row: DrillRun) -> dict[str, Any]:
+    said = {"id": str(row.id), **model_to_dict(row)}
+    if row.evidence_sha256:
+        said["evidence"] = str(services.evidence_path(row))
+    return said
+
+
+def _lines(said: Any) -> list[str]:
+    if isinstance(said, list):
+        return [
+            f"{each['drill']:12} {each['title']:28} {each['stale'] or 'fresh'}"
+            for each in said
+        ]
+    return [
+        f"{name}: {value}" for name, value in said.items() if value not in ("", None)
+    ]

@@ -1,0 +1,282 @@
+"""Drills: asked for once, cancelled for good, graded by their journals."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaoslib.experiment import ensure_experiment_is_valid
+from django.conf import settings as django_settings
+
+from apps.access import services as access
+from apps.access.models import Principal, Role
+from apps.audit import services as audit
+from apps.audit.models import Event
+from apps.common.errors import Conflict, InvalidTransition, NotFound
+from apps.reliability import ports, services
+from apps.reliability.engine import cloning, evidence, shelf
+from apps.reliability.errors import EvidenceBroken
+from apps.reliability.models import DrillRun, DrillState
+from apps.runs import services as runs
+from apps.runs.models import Run, State
+
+ROOT = Path(__file__).resolve().parents[2]
+HELD = {"status": "completed", "deviated": False, "run": [{"status": "succeeded"}]}
+DEVIATED = {**HELD, "deviated": True}
+
+
+class FakeStage:
+    """Plays a rehearsal at once: what it leaves is given."""
+
+    def __init__(self, main: dict[str, Any], control: dict[str, Any]) -> None:
+        self.journals = {"main": main, "control": control}
+        self.started: list[tuple[str, ...]] = []
+        self.ended = 0
+        self.code: int | None = 0
+
+    def isolation(self) -> str:
+        return "a fake"
+
+    def start(self, folder: Path, *arguments: str) -> "FakeStage":
+        self.started.append(arguments)
+        line = {"at_ms": 5, "tone": "ok", "text": "told", "data": {}}
+        (folder / cloning.PROGRESS).write_text(json.dumps(line) + "\n")
+        (folder / cloning.JOURNAL).write_text(json.dumps(self.journals[folder.name]))
+        (folder / cloning.FACTS).write_text('{"observed": {}}')
+        system = access.system_principal()
+        audit.seal_all()
+        audit.checkpoint()
+        audit.export(folder / cloning.EXPORT, by=system.actor)
+        return self
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def spawn(self, *arguments: str) -> "FakeStage":
+        raise AssertionError("nothing is spawned outside a clone")
+
+    def play(self, experiment: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError("nothing is played outside a clone")
+
+
+@pytest.fixture
+def system(db: None, settings: Any, tmp_path: Path) -> Principal:
+    settings.POLAR_WITNESS_DIR = tmp_path / "witness"
+    settings.POLAR_DRILLS_DIR = tmp_path / "drills"
+    access.ensure_default_workspace()
+    return access.system_principal()
+
+
+@pytest.fixture
+def stage() -> Iterator[FakeStage]:
+    before = ports.stage()
+    fake = FakeStage(HELD, DEVIATED)
+    ports.plug_stage(fake)
+    yield fake
+    ports.plug_stage(before)
+
+
+def carried(system: Principal, slug: str = "blackout") -> DrillRun:
+    row = services.start_drill(by=system, slug=slug)
+    runs.execute(row.run_id)
+    row.refresh_from_db()
+    return row
+
+
+def verifier(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(ROOT / "polar-verify"), "evidence", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("slug", ["blackout", "store-swap", "loop-panic"])
+def test_shelf_holds_valid_experiments(slug: str) -> None:
+    ensure_experiment_is_valid(shelf.get(slug).experiment)
+
+
+def test_shelf_when_asked_for_another_then_names_what_there_is() -> None:
+    with pytest.raises(NotFound, match="loop-panic"):
+        shelf.get("flood")
+
+
+@pytest.mark.parametrize(
+    ("main", "control", "grade"),
+    [
+        (HELD, DEVIATED, "passed"),
+        (DEVIATED, DEVIATED, "deviated"),
+        (HELD, HELD, "deviated"),
+        ({**HELD, "status": "failed"}, DEVIATED, "failed"),
+        (HELD, {**DEVIATED, "status": "aborted"}, "failed"),
+        ({**HELD, "run": [{"status": "failed"}]}, DEVIATED, "failed"),
+    ],
+)
+def test_grade_follows_both_journals(main: Any, control: Any, grade: str) -> None:
+    assert evidence.grade(main, control) == grade
+
+
+def test_drill_when_carried_then_graded_told_and_signed(
+    system: Principal, stage: FakeStage
+) -> None:
+    row = carried(system)
+
+    assert row.state == DrillState.PASSED, row.problem
+    assert stage.started == [("blackout",), ("blackout", "--control")]
+    assert [step.part for step in row.steps.all()] == ["main", "control"]
+    finished = Event.objects.get(type="drill.finished")
+    assert row.evidence_sha256 in finished.body
+    assert Run.objects.get(id=row.run_id).origin == "drill"
+    assert list((django_settings.POLAR_DRILLS_DIR).iterdir()) == [
+        django_settings.POLAR_DRILLS_DIR / "evidence"
+    ]
+
+
+def test_drill_when_control_holds_too_then_it_deviates(
+    system: Principal, stage: FakeStage
+) -> None:
+    stage.journals["control"] = HELD
+
+    assert carried(system).state == DrillState.DEVIATED
+
+
+def test_drill_when_the_rehearsal_dies_then_failed_with_its_code(
+    system: Principal, stage: FakeStage
+) -> None:
+    stage.code = 7
+
+    row = carried(system)
+
+    assert row.state == DrillState.FAILED
+    assert "code 7" in row.problem
+    assert stage.ended == 1
+
+
+def test_drill_when_under_way_then_a_second_is_refused(system: Principal) -> None:
+    services.start_drill(by=system, slug="blackout")
+
+    with pytest.raises(Conflict, match="under way"):
+        services.start_drill(by=system, slug="blackout")
+
+    services.start_drill(by=system, slug="loop-panic")
+    assert Run.objects.filter(kind=services.DRILL_KIND).count() == 2
+
+
+def test_drill_when_cancelled_then_its_run_is_too_and_nothing_is_played(
+    system: Principal, stage: FakeStage
+) -> None:
+    row = services.start_drill(by=system, slug="blackout")
+
+    services.cancel_drill(by=system, drill_id=row.id)
+
+    assert Run.objects.get(id=row.run_id).state == State.CANCELLED
+    runs.execute(row.run_id)
+    assert stage.started == []
+    assert Event.objects.filter(type="drill.cancelled").count() == 1
+    with pytest.raises(InvalidTransition):
+        services.cancel_drill(by=system, drill_id=row.id)
+
+
+def test_drill_when_its_run_ended_without_it_then_another_may_begin(
+    system: Principal,
+) -> None:
+    row = services.start_drill(by=system, slug="blackout")
+    runs.dead_letter(by=system.actor, run_id=row.run_id, reason="operator")
+
+    services.start_drill(by=system, slug="blackout")
+
+    row.refresh_from_db()
+    assert row.state == DrillState.FAILED
+
+
+def test_drill_when_asked_by_a_viewer_then_denied(system: Principal) -> None:
+    workspace = access.ensure_default_workspace()
+    new = access.NewUser("viewer", "a long enough password", Role.VIEWER, workspace)
+    user = access.create_user(by=system, new=new)
+    viewer = access.principal_for_user(user=user)
+
+    with pytest.raises(Exception, match="operator"):
+        services.start_drill(by=viewer, slug="blackout")
+
+    assert not DrillRun.objects.exists()
+
+
+def test_freshness_when_never_passed_changed_or_failed_then_says_why(
+    system: Principal, stage: FakeStage
+) -> None:
+    def stale() -> str:
+        found = services.shelf_of_drills()
+        return next(each.stale for each in found if each.drill.slug == "blackout")
+
+    assert stale() == "never passed"
+    row = carried(system)
+    assert stale() == ""
+    stage.journals["control"] = HELD
+    carried(system)
+    assert stale() == "the last one deviated"
+    DrillRun.objects.filter(id=row.id).update(definition="another")
+    assert "changed" in stale()
+
+
+def test_evidence_when_whole_then_a_stranger_accepts_it(
+    system: Principal, stage: FakeStage
+) -> None:
+    row = carried(system)
+
+    done = verifier(str(services.evidence_path(row)), "--json")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["grade"] == "passed"
+    assert services.verify_evidence(drill_id=row.id)["public-key"] == audit.public_key()
+
+
+def test_evidence_when_any_byte_changed_then_refused(
+    system: Principal, stage: FakeStage, tmp_path: Path
+) -> None:
+    path = services.evidence_path(row := carried(system))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 12)):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        (tmp_path / "changed.json").write_bytes(changed)
+        done = verifier(str(tmp_path / "changed.json"))
+        assert done.returncode == 1, (at, done.stdout, done.stderr)
+
+    path.write_bytes(whole + b" ")
+
+    with pytest.raises(EvidenceBroken):
+        services.verify_evidence(drill_id=row.id)
+
+
+def test_clone_holds_definitions_but_no_secret_and_no_history(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    with closing(sqlite3.connect(store)) as db:
+        db.execute("CREATE TABLE vault_secret (id, sealed)")
+        db.execute("CREATE TABLE access_user (id, password, email)")
+        db.execute("CREATE TABLE agents_agentprofile (id, pinned_model_id)")
+        db.execute("INSERT INTO vault_secret VALUES (1, 'canary-7f3a')")
+        db.execute("INSERT INTO access_user VALUES (1, 'canary-7f3a', 'canary-7f3a')")
+        db.execute("INSERT INTO agents_agentprofile VALUES (1, 5)")
+        db.commit()
+
+    cloning.empty(store)
+
+    with closing(sqlite3.connect(store)) as db:
+        assert db.execute("SELECT count(*) FROM vault_secret").fetchone() == (0,)
+        assert db.execute("SELECT * FROM access_user").fetchall() == [(1, "!", "")]
+        assert db.execute("SELECT count(*) FROM agents_agentprofile").fetchone() == (1,)
+    assert b"canary-7f3a" not in store.read_bytes()
+
+
+def test_clone_environment_shares_nothing_with_the_install(tmp_path: Path) -> None:
+    text = cloning.environment(tmp_path)
+
+    for name in ("SECRET_KEY", "POLAR_AUDIT_KEY", "POLAR_VAULT_KEY"):
+        assert f"{name}=" in text
+        assert (getattr(django_settings, name, "") or "-") not in text
