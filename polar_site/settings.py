@@ -241,6 +241,13 @@ GEMINI_API_KEY = env.str("GEMINI_API_KEY", default="")
 OLLAMA_HOST = env.str("OLLAMA_HOST", default="http://127.0.0.1:11434")
 LOCAL_MODEL_URL = env.str("LOCAL_MODEL_URL", default="")
 
+# --- Channels that appear by themselves -------------------------------------
+
+TELEGRAM_BOT_TOKEN = env.str("TELEGRAM_BOT_TOKEN", default="")
+#: Both, or Slack stays away: the bot's own and the one of Socket Mode.
+SLACK_BOT_TOKEN = env.str("SLACK_BOT_TOKEN", default="")
+SLACK_APP_TOKEN = env.str("SLACK_APP_TOKEN", default="")
+
 # --- Logs -------------------------------------------------------------------
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="WARNING")

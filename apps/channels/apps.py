@@ -1,4 +1,4 @@
-"""Plugs the vendors into their socket."""
+"""Plugs the vendors and the runs of channels into their sockets."""
 
 from django.apps import AppConfig
 
@@ -9,7 +9,24 @@ class ChannelsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from apps.channels.adapters.slack import SlackTransport
-        from apps.channels.ports import transports
+        # Models exist only now, so these cannot be imported above.
+        from apps.channels import ports, services
+        from apps.runs import ports as runs_ports
 
-        transports.register("slack", SlackTransport())
+        ports.transports.register(
+            "telegram", "apps.channels.adapters.telegram.TelegramTransport"
+        )
+        ports.transports.register(
+            "slack", "apps.channels.adapters.slack.SlackTransport"
+        )
+        runs_ports.handlers.register(
+            services.LISTEN_KIND,
+            services.listen,
+            queue=services.LISTEN_QUEUE,
+            step_seconds=services.LISTEN_SECONDS + 60.0,
+        )
+        runs_ports.handlers.register(services.SEND_KIND, services.carry_send)
+        runs_ports.handlers.register(services.FOLLOW_KIND, services.carry_follow)
+        runs_ports.handlers.register(services.DELIVER_KIND, services.deliver)
+        runs_ports.ticks.register("channels.listeners", services.keep_listening, 5.0)
+        runs_ports.ticks.register("channels.forgotten", services.ring_forgotten, 15.0)

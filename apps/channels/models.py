@@ -233,14 +233,11 @@ class InboxMessage(Row):
     topic = models.CharField(max_length=80, blank=True, default="")
     message_id = models.CharField(max_length=80, blank=True, default="")
     envelope = models.JSONField(default=dict, blank=True)
-    #: started | command | decided | denied | limited | unaddressed | nothing
+    #: started | command | renewed | decided | refused | denied | limited | nothing
     outcome = models.CharField(max_length=16, blank=True, default="")
     turn_id = models.UUIDField(null=True, blank=True)
     #: The progress mark that the message carries now.
     mark = models.CharField(max_length=16, blank=True, default="")
-    #: The message into which the answer is being written, while it is.
-    draft_id = models.CharField(max_length=80, blank=True, default="")
-    draft_text = models.TextField(blank=True, default="")
 
     class Meta:
         constraints = [
@@ -259,6 +256,12 @@ class InboxMessage(Row):
                 fields=["turn_id"],
                 condition=Q(turn_id__isnull=False),
                 name="channels_inbox_by_turn",
+            ),
+            # how often a chat began anew
+            models.Index(
+                fields=["account", "chat"],
+                condition=Q(outcome="renewed"),
+                name="channels_inbox_renewed",
             ),
         ]
 

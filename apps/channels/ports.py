@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from django.utils.module_loading import import_string
+
 from apps.channels.errors import ChannelRefused
 from apps.common.redaction import SecretStr
 from apps.gateway.ports import Permit
@@ -138,6 +140,8 @@ class Line:
     token: SecretStr
     settings: Json = field(default_factory=dict)
     cursor: int = 0
+    #: Every command with what it does.
+    menu: tuple[tuple[str, str], ...] = ()
 
 
 #: Keeps one update in one transaction; raises when it could not.
@@ -157,6 +161,9 @@ class Transport(Protocol):
     ) -> None:
         """Bring updates until `stopping()`; call `heard` at each proof of hearing."""
 
+    def fetch(self, line: Line, attachment: Attachment) -> Attachment:
+        """Read what can be read of a file that a known sender attached."""
+
     def pieces(self, text: str) -> list[str]:
         """Cut a long Markdown text on sense, into what one message holds."""
 
@@ -172,29 +179,29 @@ class Transport(Protocol):
     def answer(self, line: Line, permit: Permit, answer_to: str, text: str) -> None:
         """Tell who pressed a button what became of it, at once."""
 
-    def verify_webhook(self, headers: Json, body: bytes, secret: str) -> None:
-        """Refuse a forged or old request before parsing.   Raises: Forged."""
-
-    def read(self, raw: Json, line: Line) -> Update | None:
-        """Read one event; None is one that says nothing to anybody."""
-
 
 class Registry:
-    """The vendors that this install can speak to."""
+    """The vendors that this install can speak to, loaded at first use."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, Transport] = {}
+        self._kinds: dict[str, str | Transport] = {}
 
-    def register(self, kind: str, transport: Transport) -> None:
-        """Plug in a vendor. Again: the last one counts."""
+    def register(self, kind: str, transport: "str | Transport") -> None:
+        """Plug in a vendor, or the dotted name of its class.
+
+        Again: the last one counts.
+        """
         self._kinds[kind] = transport
 
     def get(self, kind: str) -> Transport:
         """Raises: ChannelRefused."""
-        try:
-            return self._kinds[kind]
-        except KeyError:
-            raise ChannelRefused(f"Nothing here speaks to {kind}.") from None
+        found = self._kinds.get(kind)
+        if found is None:
+            raise ChannelRefused(f"Nothing here speaks to {kind}.")
+        if isinstance(found, str):
+            made: Transport = import_string(found)()
+            self._kinds[kind] = found = made
+        return found
 
     def kinds(self) -> list[str]:
         return sorted(self._kinds)

@@ -15,3 +15,9 @@ def accounts(*, visible_to: Principal) -> QuerySet[Account]:
 def find_web_account(*, workspace: Workspace) -> Account | None:
     found = Account.objects.filter(workspace=workspace, kind=AccountKind.WEB)
     return found.order_by("id").first()
+
+
+def find_person(username: str) -> Principal | None:
+    """Return a person by the name they sign in with."""
+    found: Principal | None = Principal.objects.filter(user__username=username).first()
+    return found

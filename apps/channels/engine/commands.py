@@ -1,0 +1,171 @@
+"""Slash commands: one registry for every channel, each with its tier.
+
+A command answers with text, or raises what the service below refuses. It runs in
+the transaction that keeps the message, so it happens once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from apps.agents import queries as agents_queries
+from apps.agents import services as agents
+from apps.agents.models import AgentProfile, Conversation, Turn, TurnState
+from apps.channels import policies
+from apps.channels.models import ChannelIdentity, Tier
+from apps.common.errors import Invalid
+from apps.gateway import queries as gateway_queries
+from apps.gateway import services as gateway
+from apps.gateway.models import ApprovalRequest, Halt
+from apps.runs import services as runs
+from apps.runs.models import CANCELLABLE
+
+MOST_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command as it came."""
+
+    identity: ChannelIdentity
+    conversation: Conversation
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `outcome` is what its message is kept as."""
+
+    name: str
+    tier: str
+    help: str
+    do: Callable[[Asked], str]
+    outcome: str = "command"
+
+
+def find(text: str) -> tuple[Command, str] | None:
+    """Return the command that a text names, and its argument; None for prose."""
+    if not text.startswith("/"):
+        return None
+    word, _, argument = text[1:].partition(" ")
+    command = COMMANDS.get(word.split("@")[0].lower())
+    return (command, argument.strip()) if command else None
+
+
+def menu() -> list[tuple[str, str]]:
+    """Return every command with what it does, for a vendor's own menu."""
+    return [(each.name, each.help) for each in COMMANDS.values()]
+
+
+def _help(asked: Asked) -> str:
+    lines = [
+        f"/{each.name} – {each.help}"
+        for each in COMMANDS.values()
+        if policies.can_tier(asked.identity, each.tier)
+    ]
+    return "\n".join(["You can write to the agent, or use:", *lines])
+
+
+def _start(asked: Asked) -> str:
+    tier = asked.identity.tier
+    return f"You are let in as {tier}. Write a message, or /help."
+
+
+def _status(asked: Asked) -> str:
+    halts = list(Halt.objects.active().order_by("created_at", "id")[:3])
+    open_turns = Turn.objects.open().filter(conversation=asked.conversation).count()
+    lines = [f"Stopped: {each.scope} ({each.reason})" for each in halts]
+    waiting = gateway_queries.open_approvals().filter(
+        workspace=asked.conversation.workspace
+    )
+    return "\n".join(
+        [
+            *(lines or ["Running."]),
+            f"Open in this chat: {open_turns}. Approvals waiting: {waiting.count()}.",
+        ]
+    )
+
+
+def _new(asked: Asked) -> str:
+    return "A new conversation begins with your next message."
+
+
+def _agent(asked: Asked) -> str:
+    profiles = AgentProfile.objects.filter(
+        workspace=asked.conversation.workspace
+    ).active()
+    slug = asked.argument.lstrip("@")
+    if not slug:
+        names = ", ".join(f"@{each.slug}" for each in profiles.order_by("slug")[:20])
+        return f"Agents: {names}. Choose one with /agent @name."
+    profile = agents_queries.get_profile(
+        workspace=asked.conversation.workspace, slug=slug
+    )
+    agents.pin(
+        by=asked.identity.principal,
+        scope="session",
+        key=str(asked.conversation.id),
+        profile=profile,
+    )
+    return f"@{profile.slug} answers in this chat from now on."
+
+
+def _stop(asked: Asked) -> str:
+    mine = Turn.objects.filter(
+        conversation=asked.conversation,
+        state=TurnState.OPEN,
+        run__state__in=CANCELLABLE,
+    )
+    stopped = 0
+    for turn in mine.order_by("id")[:MOST_LISTED]:
+        runs.cancel(
+            by=asked.identity.principal, run_id=turn.run_id, reason="stopped in chat"
+        )
+        stopped += 1
+    return f"Stopped {stopped}." if stopped else "Nothing is running here."
+
+
+def _approve(asked: Asked) -> str:
+    return _decided(asked, approve=True)
+
+
+def _reject(asked: Asked) -> str:
+    return _decided(asked, approve=False)
+
+
+def _decided(asked: Asked, *, approve: bool) -> str:
+    try:
+        approval_id = UUID(asked.argument.split(" ")[0])
+    except ValueError:
+        raise Invalid("Name the approval by its id.") from None
+    return decide(asked.identity, approval_id, approve=approve)
+
+
+def decide(identity: ChannelIdentity, approval_id: UUID, *, approve: bool) -> str:
+    """Answer a question as the person behind a sender.
+
+    Raises: SenderDenied below approver; what the gateway refuses.
+    """
+    policies.check_tier(identity, Tier.APPROVER)
+    asked: ApprovalRequest = gateway.decide_approval(
+        by=identity.principal,
+        approval_id=approval_id,
+        approve=approve,
+        reason=f"in {identity.account.kind}",
+    )
+    return f"{asked.state.capitalize()} by {identity.principal.label}."
+
+
+COMMANDS = {
+    each.name: each
+    for each in (
+        Command("start", Tier.PUBLIC, "say hello", _start),
+        Command("help", Tier.PUBLIC, "what you can do here", _help),
+        Command("status", Tier.PUBLIC, "what is running and what waits", _status),
+        Command("new", Tier.PUBLIC, "begin a new conversation", _new, "renewed"),
+        Command("agent", Tier.OPERATOR, "list agents or choose one", _agent),
+        Command("stop", Tier.OPERATOR, "stop what is running in this chat", _stop),
+        Command("approve", Tier.APPROVER, "approve a question by its id", _approve),
+        Command("reject", Tier.APPROVER, "reject a question by its id", _reject),
+    )
+}

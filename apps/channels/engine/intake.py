@@ -1,0 +1,267 @@
+"""One event of a vendor is taken in: once, in one transaction.
+
+Inbox row, offset, identity, turn or command, its answer and the audit event commit
+together or not at all. An unknown sender is denied and may ask to be let in; in
+groups nothing is said to who did not address us.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from apps.access import services as access
+from apps.agents import services as agents
+from apps.agents.models import Conversation
+from apps.audit import services as audit
+from apps.channels import policies
+from apps.channels.engine import commands, outbox, pairing, progress
+from apps.channels.engine.replies import DELIVER_KIND
+from apps.channels.errors import SenderDenied
+from apps.channels.models import (
+    Account,
+    ChannelIdentity,
+    IdentityState,
+    InboxMessage,
+    OutboxMessage,
+    Tier,
+)
+from apps.channels.ports import Outgoing, Update
+from apps.common import clock, failpoints
+from apps.common.errors import PolarError
+from apps.runs.models import Run
+
+#: What one sender may write in a minute.
+MOST_PER_MINUTE = 20
+UNTRUSTED = "untrusted"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of an event. `say` answers a pressed button."""
+
+    row: InboxMessage
+    is_new: bool
+    say: str = ""
+
+
+@transaction.atomic
+def receive(account: Account, update: Update) -> Received:
+    """Keep an event and do what it asks.
+
+    Raises: what passes, such as QueueFull; then nothing is kept and it comes again.
+    Again: the first time counts.
+    """
+    row, is_new = InboxMessage.objects.get_or_create(
+        account=account,
+        external_id=update.external_id,
+        defaults={
+            "external_user": update.envelope.user_id,
+            "chat": update.key.chat,
+            "topic": update.key.topic,
+            "message_id": update.envelope.message_id,
+            "envelope": update.envelope.as_dict(),
+        },
+    )
+    if update.cursor is not None:
+        behind = Account.objects.filter(id=account.id, cursor__lt=update.cursor)
+        behind.update(cursor=update.cursor)
+    if not is_new:
+        return Received(row, is_new=False)
+    outcome, say = _take(account, row, update)
+    row.outcome = outcome
+    row.save(update_fields=["outcome", "turn_id", "envelope"])
+    failpoints.reach("channel.received")
+    return Received(row, is_new=True, say=say)
+
+
+def _take(account: Account, row: InboxMessage, update: Update) -> tuple[str, str]:
+    if update.kind == "nothing" or not update.envelope.user_id:
+        return "nothing", ""
+    if not (update.is_direct or update.is_addressed or update.action):
+        return "nothing", ""
+    if _is_flooding(account, row):
+        return "limited", "Too many messages; wait a minute."
+    identity = (
+        ChannelIdentity.objects.select_related("principal", "account__workspace")
+        .filter(account=account, external_user=update.envelope.user_id)
+        .first()
+    )
+    if identity is None or identity.state != IdentityState.ACTIVE:
+        _deny(account, update, is_known=identity is not None)
+        return "denied", "You are not let in here."
+    try:
+        with transaction.atomic():
+            return _act(identity, row, update)
+    except PolarError as error:
+        if not error.permanent:
+            raise
+        _refuse(identity, row, update, error)
+        return "refused", error.detail
+
+
+def _is_flooding(account: Account, row: InboxMessage) -> bool:
+    since = clock.now() - timedelta(minutes=1)
+    recent = InboxMessage.objects.filter(
+        account=account, external_user=row.external_user, created_at__gt=since
+    )
+    return recent.count() > MOST_PER_MINUTE
+
+
+def _deny(account: Account, update: Update, *, is_known: bool) -> None:
+    """Leave an event; a stranger who writes directly is offered a code."""
+    audit.record(
+        type="channel.denied",
+        actor=access.system_principal().actor,
+        subject=("channel", str(account.id)),
+        workspace_id=account.workspace_id,
+        reason="blocked" if is_known else "unknown sender",
+        data={
+            "account": account.slug,
+            "sender": update.envelope.user_id,
+            "event": update.external_id,
+        },
+    )
+    if is_known or not update.is_direct or update.action:
+        return
+    code = pairing.ask(account, update.envelope.user_id, update.display)
+    if code:
+        text = (
+            f"I do not know you. Your pairing code is {code}. Tell it to an operator "
+            "of this Polar within an hour; nobody else can let you in."
+        )
+        outbox.queue(account, Outgoing(update.key, text), key=f"pair:{code}")
+
+
+def _act(
+    identity: ChannelIdentity, row: InboxMessage, update: Update
+) -> tuple[str, str]:
+    if update.action:
+        return "decided", _press(identity, update)
+    conversation = _conversation(identity, update)
+    envelope = replace(update.envelope, session_id=str(conversation.id))
+    row.envelope = envelope.as_dict()
+    found = commands.find(update.envelope.message_text)
+    is_own_word = update.kind == "message" and not envelope.metadata.get("forwarded")
+    if found is not None and is_own_word:
+        command, argument = found
+        policies.check_tier(identity, command.tier)
+        text = command.do(commands.Asked(identity, conversation, argument))
+        _say(identity.account, row, update, text)
+        return command.outcome, ""
+    turn = agents.start_turn(
+        conversation=conversation,
+        principal=identity.principal,
+        text=text_of(update),
+        reply_run_kind=DELIVER_KIND,
+        labels=_labels(identity, update),
+    )
+    row.turn_id = turn.id
+    progress.begin(identity.account, row, turn)
+    return "started", ""
+
+
+def _conversation(identity: ChannelIdentity, update: Update) -> Conversation:
+    """A chat is one conversation, until somebody begins anew."""
+    account, chat = identity.account, update.key.chat
+    begun = InboxMessage.objects.filter(account=account, chat=chat, outcome="renewed")
+    return agents.ensure_conversation(
+        workspace=account.workspace,
+        principal=identity.principal,
+        channel=account.kind,
+        external_key=f"{account.id}:{chat}:{begun.count()}",
+        title=" ".join(update.envelope.message_text.split())[:80],
+    )
+
+
+def text_of(update: Update) -> str:
+    """What the agent is asked, with what could be read of the attachments."""
+    text = update.envelope.message_text.strip()
+    parts = [f"(Corrected message) {text}" if update.kind == "edit" else text]
+    for each in update.envelope.attachments:
+        name = f"{each.kind} {each.name}".strip()
+        said = each.text or f"({each.problem or 'its content was not read'})"
+        parts.append(f"[Attached {name}, {each.size} bytes]\n{said}")
+    return "\n\n".join(part for part in parts if part) or "(empty message)"
+
+
+def _labels(identity: ChannelIdentity, update: Update) -> frozenset[str]:
+    """A stranger's words and a file's content are nobody's orders."""
+    is_foreign = (
+        identity.tier == Tier.PUBLIC
+        or bool(update.envelope.attachments)
+        or bool(update.envelope.metadata.get("forwarded"))
+    )
+    return frozenset({UNTRUSTED}) if is_foreign else frozenset()
+
+
+def _press(identity: ChannelIdentity, update: Update) -> str:
+    """Answer a question by its button, where that question was put.
+
+    Raises: SenderDenied for a button that was never shown here; what the
+    gateway refuses, such as the first answer for one that is already decided.
+    """
+    verb, _, named = update.action.partition(":")
+    shown = OutboxMessage.objects.filter(
+        account=identity.account,
+        chat=update.key.chat,
+        sent_id=update.envelope.message_id,
+        approval_id__isnull=False,
+    ).first()
+    if shown is None or named != str(shown.approval_id):
+        raise SenderDenied("This button does not belong to this chat.")
+    if verb not in ("approve", "reject"):
+        raise SenderDenied("There is no such button.")
+    said = commands.decide(identity, UUID(named), approve=verb == "approve")
+    outbox.queue(
+        identity.account,
+        Outgoing(update.key, f"{shown.text}\n\n**{said}**"),
+        key=f"asked:{shown.id}",
+        replaces_id=shown.sent_id,
+    )
+    return said
+
+
+def _refuse(
+    identity: ChannelIdentity, row: InboxMessage, update: Update, error: PolarError
+) -> None:
+    audit.record(
+        type="channel.refused",
+        actor=identity.principal.actor,
+        subject=("channel", str(identity.account_id)),
+        workspace_id=identity.account.workspace_id,
+        reason=error.detail[:300],
+        data={"code": error.code, "event": update.external_id, "tier": identity.tier},
+    )
+    if not update.action:
+        _say(identity.account, row, update, error.detail)
+
+
+def _say(account: Account, row: InboxMessage, update: Update, text: str) -> None:
+    outbox.queue(account, Outgoing(update.key, text), key=f"said:{row.id}")
+
+
+def ring_forgotten() -> int:
+    """Queue senders for chats whose line waits and whose run is gone.
+
+    Again: a chat that has a run is left alone.
+    """
+    waiting = (
+        OutboxMessage.objects.filter(
+            state__in=["pending", "sending"],
+            due_at__lte=clock.now(),
+            account__state="active",
+        )
+        .order_by("account_id", "chat")
+        .values_list("account_id", "chat")
+        .distinct()[:200]
+    )
+    rung = 0
+    for account_id, chat in waiting:
+        account = Account.objects.select_related("workspace").get(id=account_id)
+        key = f"outbox:{account_id}:{chat}"[:120]
+        if not Run.objects.unsettled().filter(serial_key=key).exists():
+            outbox.ring(account, chat)
+            rung += 1
+    return rung

@@ -1,0 +1,280 @@
+"""What goes out: in the order of its chat, once, or honestly unknown.
+
+A chat has one sender at a time (the run's serial key). A message that a killed
+worker left in `sending` is tried again under its own key: the call ledger knows
+whether it had started, and then it is unknown, never a blind repeat.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+
+from apps.access import services as access
+from apps.access.models import Principal
+from apps.agents.models import Turn
+from apps.audit import services as audit
+from apps.channels.engine import commands
+from apps.channels.models import (
+    OUTBOX,
+    Account,
+    AccountState,
+    OutboxMessage,
+    OutboxState,
+)
+from apps.channels.ports import (
+    Button,
+    ConversationKey,
+    Line,
+    Outgoing,
+    SentRef,
+    transports,
+)
+from apps.common import clock, redaction
+from apps.common.errors import Conflict, Fenced, PolarError, UpstreamError
+from apps.gateway import services as gateway
+from apps.gateway.errors import OutcomeUnknown
+from apps.gateway.ports import (
+    CallKind,
+    CallRequest,
+    EffectClass,
+    Lineage,
+    Permit,
+    Result,
+    Risk,
+)
+from apps.runs import services as runs
+from apps.runs.ports import Again, Finish, Outcome, RunContext
+from apps.vault import services as vault
+
+SEND_KIND = "channels.send"
+#: Tries before a person has to look.
+MOST_ATTEMPTS = 8
+#: Units: seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
+SAYS = Risk("write", side_effects="external")
+
+
+def queue(
+    account: Account, message: Outgoing, *, key: str, **facts: UUID | str | None
+) -> bool:
+    """Put a message into a chat's line, in the caller's transaction.
+
+    Returns whether it is new.   Again: the same key is the same message.
+    """
+    row, is_new = OutboxMessage.objects.get_or_create(
+        dedupe_key=key,
+        defaults={
+            "account": account,
+            "chat": message.key.chat,
+            "topic": message.key.topic,
+            "reply_to": message.key.reply_to,
+            "text": redaction.scrub(message.text),
+            "buttons": [[each.label, each.value] for each in message.buttons],
+            **facts,
+        },
+    )
+    if is_new:
+        ring(account, row.chat)
+    return is_new
+
+
+def ring(account: Account, chat: str) -> None:
+    """Queue a run that empties a chat's line."""
+    runs.enqueue(
+        kind=SEND_KIND,
+        payload={"account_id": str(account.id), "chat": chat},
+        principal=access.system_principal(),
+        workspace=account.workspace,
+        serial_key=f"outbox:{account.id}:{chat}"[:120],
+    )
+
+
+@contextmanager
+def line_of(account: Account, purpose: str) -> Iterator[Line]:
+    """Open an account's line: its token is plain inside the block alone."""
+    assert account.secret_id is not None
+    actor = access.system_principal().actor
+    with vault.lease(account.secret_id, purpose=purpose, by=actor) as token:
+        yield Line(
+            account.kind,
+            account.slug,
+            token,
+            dict(account.settings),
+            account.cursor,
+            tuple(commands.menu()),
+        )
+
+
+def carry(ctx: RunContext) -> Outcome:
+    """Send what waits in one chat, oldest first: the handler of `channels.send`."""
+    account = Account.objects.select_related("workspace").get(
+        id=ctx.payload["account_id"]
+    )
+    sent = 0
+    while not ctx.stopping():
+        ctx.check_fence()
+        if account.state != AccountState.ACTIVE:
+            return Finish({"sent": sent, "paused": True})
+        row = _next(account, ctx.payload["chat"])
+        if row is None:
+            return Finish({"sent": sent})
+        pause = _pause(account, row)
+        if pause > 0:
+            return Again(pause)
+        sent += _send(ctx, account, row)
+        account.refresh_from_db()
+    return Again()
+
+
+def _next(account: Account, chat: str) -> OutboxMessage | None:
+    waiting = OutboxMessage.objects.filter(
+        account=account,
+        chat=chat,
+        state__in=[OutboxState.PENDING, OutboxState.SENDING],
+    )
+    found: OutboxMessage | None = waiting.order_by("id").first()
+    return found
+
+
+def _pause(account: Account, row: OutboxMessage) -> float:
+    until = max(row.due_at, account.hold_until or row.due_at)
+    return (until - clock.now()).total_seconds()
+
+
+def _send(ctx: RunContext, account: Account, row: OutboxMessage) -> int:
+    if row.state == OutboxState.PENDING:
+        _move(row, OutboxState.SENDING, attempts=F("attempts") + 1)
+    try:
+        ref = _call(ctx, account, row)
+    except Fenced:
+        raise
+    except OutcomeUnknown as error:
+        _end(row, account, OutboxState.UNKNOWN, error.detail)
+        return 0
+    except UpstreamError as error:
+        _after_failure(account, row, error)
+        return 0
+    except PolarError as error:
+        if error.waits_as or not error.permanent or isinstance(error, Conflict):
+            _move(row, OutboxState.PENDING, error=error.detail[:300])
+            raise
+        _end(row, account, OutboxState.FAILED, error.detail)
+        return 0
+    now = clock.now()
+    with transaction.atomic():
+        _move(row, OutboxState.SENT, sent_at=now, sent_id=ref.message_id, error="")
+        Account.objects.filter(id=account.id).update(sent_at=now)
+    return 1
+
+
+def outgoing(row: OutboxMessage) -> Outgoing:
+    """What a row says where."""
+    buttons = tuple(Button(label, value) for label, value in row.buttons)
+    key = ConversationKey(row.chat, row.topic, row.reply_to)
+    return Outgoing(key, row.text, buttons)
+
+
+def _call(ctx: RunContext, account: Account, row: OutboxMessage) -> SentRef:
+    message = outgoing(row)
+    transport = transports.get(account.kind)
+    replaced = SentRef(row.chat, row.replaces_id)
+
+    def perform(permit: Permit) -> Result:
+        with line_of(account, "send a message") as line:
+            if row.replaces_id:
+                transport.edit(line, permit, replaced, message)
+                return Result({"id": row.replaces_id})
+            return Result({"id": transport.send(line, permit, message).message_id})
+
+    done = gateway.call(
+        CallRequest(
+            kind=CallKind.MESSAGE,
+            capability=f"reply:{account.kind}",
+            principal=_speaker(row),
+            workspace_id=account.workspace_id,
+            arguments=message.arguments(),
+            perform=perform,
+            effect_class=EffectClass.KEYED
+            if row.replaces_id
+            else EffectClass.NON_REPEATABLE,
+            risk=SAYS,
+            needs_secret=True,
+            lineage=Lineage(
+                run_id=ctx.run_id,
+                turn_id=row.turn_id,
+                fence=ctx.fence,
+                trace_id=ctx.trace_id,
+            ),
+            idempotency_key=f"out:{row.id.hex}:{row.resent}",
+        )
+    )
+    return SentRef(row.chat, str(done.output["id"]))
+
+
+def _speaker(row: OutboxMessage) -> Principal:
+    turn = Turn.objects.select_related("principal").filter(id=row.turn_id).first()
+    return turn.principal if turn is not None else access.system_principal()
+
+
+def _after_failure(account: Account, row: OutboxMessage, error: UpstreamError) -> None:
+    """Wait as long as the vendor said, for all of the account; or back off."""
+    if error.permanent or row.attempts + 1 >= MOST_ATTEMPTS:
+        _end(row, account, OutboxState.FAILED, error.detail)
+        return
+    pause = min(FIRST_PAUSE * 2**row.attempts, LONGEST_PAUSE)
+    if error.retry_after is not None:
+        pause = error.retry_after
+        Account.objects.filter(id=account.id).update(
+            hold_until=clock.now() + timedelta(seconds=pause)
+        )
+    due = clock.now() + timedelta(seconds=pause)
+    _move(row, OutboxState.PENDING, due_at=due, error=error.detail[:300])
+
+
+def _move(row: OutboxMessage, target: OutboxState, **values: object) -> None:
+    """Move a message, if it still stands where it was read.   Raises: Conflict."""
+    OUTBOX.check(row.state, target)
+    held = OutboxMessage.objects.filter(id=row.id, state=row.state)
+    if held.update(state=target, **values) != 1:
+        raise Conflict("Somebody else moved this message.")
+    row.state = target
+
+
+@transaction.atomic
+def _end(
+    row: OutboxMessage, account: Account, target: OutboxState, detail: str
+) -> None:
+    _move(row, target, error=redaction.scrub(detail)[:300])
+    audit.record(
+        type="channel.undelivered",
+        actor=access.system_principal().actor,
+        subject=("outbox", str(row.id)),
+        workspace_id=account.workspace_id,
+        decision=str(target),
+        reason=redaction.scrub(detail)[:300],
+        data={"account": account.slug, "attempts": row.attempts},
+    )
+
+
+def put_back(by: Principal, row: OutboxMessage, account: Account) -> None:
+    """Let a message that failed, or is unknown, go out again: a person's decision,
+    in the caller's transaction. It is a new effect with a key of its own."""
+    _move(
+        row,
+        OutboxState.PENDING,
+        resent=F("resent") + 1,
+        attempts=0,
+        due_at=clock.now(),
+    )
+    ring(account, row.chat)
+    audit.record(
+        type="channel.resent",
+        actor=by.actor,
+        subject=("outbox", str(row.id)),
+        workspace_id=account.workspace_id,
+        data={"account": account.slug},
+    )

@@ -1,0 +1,117 @@
+"""One message on its way to an answer: its mark, its questions, its draft.
+
+A `channels.follow` run looks once a second while the turn is open and goes back to
+the queue in between. Marks and drafts are shown when they can be; what fails there
+never touches the answer itself.
+"""
+
+import logging
+
+from django.db import transaction
+
+from apps.access import services as access
+from apps.agents.models import Turn, TurnState
+from apps.channels.engine import outbox, replies
+from apps.channels.models import Account, AccountState, InboxMessage
+from apps.channels.ports import SentRef, transports
+from apps.common import canonical
+from apps.common.errors import PolarError
+from apps.gateway import services as gateway
+from apps.gateway.ports import (
+    CallKind,
+    CallRequest,
+    EffectClass,
+    Lineage,
+    Permit,
+    Result,
+)
+from apps.runs import services as runs
+from apps.runs.models import WAITING, State
+from apps.runs.ports import Again, Finish, Outcome, RunContext
+
+FOLLOW_KIND = "channels.follow"
+#: Units: seconds.
+LOOK_SECONDS = 1.0
+#: While a person or a timer is waited for, looking less often is enough.
+WAIT_SECONDS = 5.0
+RECEIVED, THINKING, WAITS, DONE, FAILED = "👀", "✍", "⏳", "✅", "❌"
+
+logger = logging.getLogger(__name__)
+
+
+def begin(account: Account, row: InboxMessage, turn: Turn) -> None:
+    """Follow a turn from its message, in the caller's transaction."""
+    runs.enqueue(
+        kind=FOLLOW_KIND,
+        payload={"inbox_id": str(row.id)},
+        principal=turn.principal,
+        workspace=account.workspace,
+        trace_id=turn.trace_id,
+        serial_key=f"follow:{row.id}",
+    )
+
+
+def carry(ctx: RunContext) -> Outcome:
+    """Look once: the handler of `channels.follow`."""
+    row = InboxMessage.objects.select_related("account__workspace").get(
+        id=ctx.payload["inbox_id"]
+    )
+    turn = Turn.objects.select_related("run", "principal").filter(id=row.turn_id)
+    found = turn.first()
+    if found is None or row.account.state != AccountState.ACTIVE:
+        return Finish({"mark": row.mark})
+    mark = mark_of(found)
+    if mark != row.mark:
+        _mark(ctx, row, mark)
+    if found.state != TurnState.OPEN:
+        return Finish({"mark": mark})
+    if found.run.state in WAITING:
+        with transaction.atomic():
+            replies.ask_approvals(row, found)
+        return Again(WAIT_SECONDS)
+    return Again(LOOK_SECONDS)
+
+
+def mark_of(turn: Turn) -> str:
+    """Return the mark that says where a turn stands."""
+    if turn.state == TurnState.ANSWERED:
+        return DONE
+    if turn.state != TurnState.OPEN:
+        return FAILED
+    if turn.run.state in WAITING or turn.run.state == State.DEAD_LETTER:
+        return WAITS
+    return THINKING if turn.started_at is not None else RECEIVED
+
+
+def _mark(ctx: RunContext, row: InboxMessage, mark: str) -> None:
+    """Put a mark on the message that asked; a refused one is left at that."""
+    account = row.account
+    ref = SentRef(row.chat, row.message_id)
+    arguments = {"chat": row.chat, "message_id": row.message_id, "mark": mark}
+
+    def perform(permit: Permit) -> Result:
+        with outbox.line_of(account, "mark a message") as line:
+            transports.get(account.kind).react(line, permit, ref, mark)
+        return Result({"mark": mark})
+
+    request = CallRequest(
+        kind=CallKind.MESSAGE,
+        capability=f"reply:{account.kind}.mark",
+        principal=access.system_principal(),
+        workspace_id=account.workspace_id,
+        arguments=arguments,
+        perform=perform,
+        effect_class=EffectClass.KEYED,
+        risk=outbox.SAYS,
+        needs_secret=True,
+        lineage=Lineage(run_id=ctx.run_id, fence=ctx.fence, trace_id=ctx.trace_id),
+        idempotency_key=canonical.digest([str(row.id), row.mark, mark]),
+    )
+    try:
+        gateway.call(request)
+    except PolarError as error:
+        logger.info(
+            "a mark was not shown",
+            extra={"event": "channel.mark", "code": error.code},
+        )
+    InboxMessage.objects.filter(id=row.id).update(mark=mark)
