@@ -244,9 +244,10 @@ LOCAL_MODEL_URL = env.str("LOCAL_MODEL_URL", default="")
 # --- Channels that appear by themselves -------------------------------------
 
 TELEGRAM_BOT_TOKEN = env.str("TELEGRAM_BOT_TOKEN", default="")
-#: Both, or Slack stays away: the bot's own and the one of Socket Mode.
+#: The bot's own, and one that lets it hear: by Socket Mode, or signed HTTP.
 SLACK_BOT_TOKEN = env.str("SLACK_BOT_TOKEN", default="")
 SLACK_APP_TOKEN = env.str("SLACK_APP_TOKEN", default="")
+SLACK_SIGNING_SECRET = env.str("SLACK_SIGNING_SECRET", default="")
 
 # --- Logs -------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ _FIXED = {
     "TELEGRAM_BOT_TOKEN": "",
     "SLACK_BOT_TOKEN": "",
     "SLACK_APP_TOKEN": "",
+    "SLACK_SIGNING_SECRET": "",
 }
 os.environ.update(_FIXED)
 os.environ.setdefault("DATABASE_URL", "")

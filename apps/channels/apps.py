@@ -16,9 +16,10 @@ class ChannelsConfig(AppConfig):
         ports.transports.register(
             "telegram", "apps.channels.adapters.telegram.TelegramTransport"
         )
-        ports.transports.register(
-            "slack", "apps.channels.adapters.slack.SlackTransport"
-        )
+        slack = "apps.channels.adapters.slack.SlackTransport"
+        ports.transports.register("slack", slack)
+        ports.hooks.register("slack", slack)
+        runs_ports.handlers.register(services.HEAR_KIND, services.carry_heard)
         runs_ports.handlers.register(
             services.LISTEN_KIND,
             services.listen,

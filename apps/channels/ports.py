@@ -4,7 +4,7 @@ A transport speaks to one vendor. It knows no table: it is handed a `Line` with
 the token of one account, brings `Update`s, and sends what an `Outgoing` says.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -208,3 +208,40 @@ class Registry:
 
 
 transports = Registry()
+
+
+class Hook(Protocol):
+    """What a vendor that calls us by HTTP adds to its transport."""
+
+    def check_age(self, headers: Mapping[str, str]) -> None:
+        """Refuse what is old or has no shape, before a secret is opened.
+
+        Raises: Forged.
+        """
+
+    def verify(self, line: Line, headers: Mapping[str, str], body: bytes) -> None:
+        """Refuse what the vendor did not sign, before it is parsed. Raises: Forged."""
+
+    def read(self, raw: Json, line: Line) -> Update | None:
+        """Read one event; None says nothing to anybody.   Raises: ValueError."""
+
+
+class Hooks:
+    """The vendors that may call us."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, str] = {}
+
+    def register(self, kind: str, dotted: str) -> None:
+        """Plug in the dotted name of a class. Again: the last one counts."""
+        self._kinds[kind] = dotted
+
+    def find(self, kind: str) -> Hook | None:
+        dotted = self._kinds.get(kind)
+        if dotted is None:
+            return None
+        made: Hook = import_string(dotted)()
+        return made
+
+
+hooks = Hooks()

@@ -1,8 +1,10 @@
 """The verbs of channels: take a message in, bring an answer out, let people in."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -16,7 +18,7 @@ from apps.agents import services as agents
 from apps.agents.models import AgentProfile, Conversation, Turn
 from apps.audit import services as audit
 from apps.channels import queries
-from apps.channels.engine import intake, outbox, pairing, progress, replies
+from apps.channels.engine import intake, outbox, pairing, progress, replies, webhook
 from apps.channels.errors import AccountPaused
 from apps.channels.models import (
     ACCOUNT,
@@ -63,6 +65,7 @@ LISTEN_QUEUE = "listen"
 SEND_KIND = outbox.SEND_KIND
 FOLLOW_KIND = progress.FOLLOW_KIND
 DELIVER_KIND = replies.DELIVER_KIND
+HEAR_KIND = webhook.HEAR_KIND
 #: One hold of an account; then the run goes back to the queue. Units: seconds.
 LISTEN_SECONDS = 300.0
 #: After trouble a listener tries again so much later. Units: seconds.
@@ -210,10 +213,9 @@ def discover() -> list[str]:
 
     Again: the same token changes nothing; a paused account stays paused.
     """
-    slack = (settings.SLACK_BOT_TOKEN.strip(), settings.SLACK_APP_TOKEN.strip())
     tokens = (
         (AccountKind.TELEGRAM, settings.TELEGRAM_BOT_TOKEN),
-        (AccountKind.SLACK, " ".join(slack) if all(slack) else ""),
+        (AccountKind.SLACK, _slack_secret()),
     )
     found = []
     for kind, token in tokens:
@@ -236,6 +238,17 @@ def discover() -> list[str]:
             continue
         found.append(str(kind))
     return found
+
+
+def _slack_secret() -> str:
+    """Slack's three secrets as one, told apart by how they begin."""
+    parts = (
+        settings.SLACK_BOT_TOKEN,
+        settings.SLACK_APP_TOKEN,
+        settings.SLACK_SIGNING_SECRET,
+    )
+    bot, *others = (part.strip() for part in parts)
+    return " ".join([bot, *others]) if bot and any(others) else ""
 
 
 def keep_listening() -> int:
@@ -360,6 +373,35 @@ def hear(account: Account, update: Update) -> None:
             "a button was not answered",
             extra={"event": "channel.button", "code": error.code},
         )
+
+
+def take_webhook(
+    *, account_id: UUID, kind: str, headers: Mapping[str, str], body: bytes
+) -> dict[str, Any]:
+    """Keep what a vendor sent by HTTP; return what to answer.
+
+    Raises: NotFound, AccountPaused; Forged, Malformed; what passes.
+    """
+    account = _bot(account_id)
+    if account.kind != kind or account.secret_id is None:
+        raise NotFound("There is no such account.")
+    if account.state != AccountState.ACTIVE:
+        raise AccountPaused()
+    said = webhook.take(account, headers, body)
+    Account.objects.filter(id=account.id).update(heard_at=clock.now())
+    return said
+
+
+def carry_heard(ctx: RunContext) -> Outcome:
+    """Take in what came with a file or a button: the handler of `channels.hear`."""
+    account = _bot(UUID(ctx.payload["account_id"]))
+    with outbox.line_of(account, "read an event") as line:
+        update = webhook.read_again(account, ctx.payload["raw"], line)
+        if update is not None:
+            update = _with_files(account, line, update)
+    if update is not None:
+        hear(account, update)
+    return Finish({"kept": update is not None})
 
 
 def receive(*, account: Account, update: Update) -> intake.Received:

@@ -5,6 +5,7 @@ from apps.channels import views
 app_name = "channels"
 
 urlpatterns = [
+    path("hooks/<slug:kind>/<uuid:account_id>/", views.hook, name="hook"),
     path("chat/", views.conversation_list, name="list"),
     path("chat/new/", views.start, name="start"),
     path("chat/<uuid:conversation_id>/", views.conversation, name="conversation"),

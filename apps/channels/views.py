@@ -6,15 +6,18 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth.decorators import login_not_required
 from django.http import (
     HttpRequest,
     HttpResponse,
     HttpResponseBase,
     HttpResponseRedirect,
+    JsonResponse,
     StreamingHttpResponse,
 )
 from django.shortcuts import render
 from django.urls import reverse
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
 from apps.access import policies
@@ -25,6 +28,7 @@ from apps.agents import queries as agents_queries
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile, Conversation, DeltaKind, Turn, TurnState
 from apps.channels import services
+from apps.channels.engine import door
 from apps.channels.engine import stream as streams
 from apps.common import clock, pages
 from apps.common.errors import NotFound, PolarError
@@ -115,6 +119,25 @@ async def stream(request: HttpRequest, turn_id: UUID) -> HttpResponseBase:
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
+
+
+@csrf_exempt
+@login_not_required
+@require_POST
+def hook(request: HttpRequest, kind: str, account_id: UUID) -> HttpResponse:
+    """What a vendor sends by HTTP. It proves itself by its signature alone."""
+    try:
+        door.check_browserless(request)
+        said = services.take_webhook(
+            account_id=account_id,
+            kind=kind,
+            headers=request.headers,
+            body=door.read_raw(request),
+        )
+    except PolarError as error:
+        # Whoever knocks without a proof learns a code and nothing about us.
+        return JsonResponse({"code": error.code}, status=error.http_status)
+    return JsonResponse(said) if said else HttpResponse()
 
 
 def _turn_for(request: HttpRequest, turn_id: UUID) -> Turn:

@@ -8,17 +8,24 @@ looked for by its key before it is called unknown.
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from apps.channels.adapters import slack_blocks, slack_events, slack_text
-from apps.channels.adapters.slack_door import check_signature
+from apps.channels.adapters.slack_door import check_age, check_signature
 from apps.channels.adapters.slack_events import Heard
 from apps.channels.adapters.slack_socket import Socket
-from apps.channels.adapters.slack_web import API_URL, GuardedWebClient, ask
+from apps.channels.adapters.slack_web import (
+    API_URL,
+    FILES_URL,
+    LARGEST_FILE,
+    GuardedWebClient,
+    ask,
+    load_file,
+)
 from apps.channels.errors import ChannelRefused, DeliveryUnknown
 from apps.channels.ports import (
     Attachment,
@@ -33,7 +40,7 @@ from apps.channels.ports import (
     Update,
 )
 from apps.common import clock, redaction
-from apps.common.errors import UpstreamError
+from apps.common.errors import Denied, UpstreamError
 from apps.gateway.ports import Permit
 
 logger = logging.getLogger(__name__)
@@ -42,6 +49,8 @@ logger = logging.getLogger(__name__)
 PACE_SECONDS: Final = 1.0
 #: How long an idle socket is waited on before `stopping` is asked. Seconds.
 LOOK_UP_SECONDS: Final = 1.0
+#: How often an app without Socket Mode is asked whether it still exists.
+STAND_BY_SECONDS: Final = 30
 #: The names of our progress marks.
 MARKS: Final = {
     "👀": "eyes",
@@ -50,6 +59,8 @@ MARKS: Final = {
     "✅": "white_check_mark",
     "❌": "x",
 }
+#: What is read as text.
+READABLE: Final = ("text/", "application/json")
 _KEY_EVENT: Final = "polar_message"
 _HARMLESS: Final = frozenset({"already_reacted", "no_reaction", "message_not_found"})
 
@@ -60,13 +71,15 @@ class Tokens:
 
     bot: str = field(repr=False)
     app: str = field(repr=False)
+    signing: str = field(repr=False)
 
     @classmethod
     def of(cls, value: str) -> "Tokens":
         parts = value.split()
         bot = next((part for part in parts if part.startswith("xoxb-")), "")
         app = next((part for part in parts if part.startswith("xapp-")), "")
-        return cls(bot, app)
+        signing = next((part for part in parts if not part.startswith("x")), "")
+        return cls(bot, app, signing)
 
 
 class Pace:
@@ -100,9 +113,10 @@ class SlackTransport:
         """Bring updates until `stopping()`. Slack asks for a new socket every few
         hours, and gets one."""
         with _tokens(line) as tokens:
-            if not tokens.app:
-                raise ChannelRefused("Socket Mode needs an app token (xapp-…).")
             client = _client(line, tokens)
+            if not tokens.app:
+                _stand_by(client, tokens, stopping)
+                return
             while not stopping():
                 opened = ask(client, "apps.connections.open", token=tokens.app)
                 socket = Socket(str(opened.get("url", "")), local=_local(line))
@@ -148,6 +162,22 @@ class SlackTransport:
         except ValueError as error:
             logger.warning("unreadable: %s", error, extra={"event": "slack.unreadable"})
             return None
+
+    def fetch(self, line: Line, attachment: Attachment) -> Attachment:
+        """Read a small text file; of anything else say why it was not read."""
+        if not attachment.mimetype.startswith(READABLE):
+            return attachment
+        if not 0 < attachment.size <= LARGEST_FILE:
+            return replace(attachment, problem=f"larger than {LARGEST_FILE} bytes")
+        home = str(line.settings.get("api_url") or FILES_URL)
+        try:
+            with _tokens(line) as tokens:
+                raw = load_file(
+                    attachment.reference, tokens.bot, home=home, local=_local(line)
+                )
+        except (UpstreamError, Denied) as error:
+            return replace(attachment, problem=error.detail[:200])
+        return replace(attachment, text=raw.decode("utf-8", "replace"))
 
     def pieces(self, text: str) -> list[str]:
         return slack_text.cut(text)
@@ -209,8 +239,12 @@ class SlackTransport:
                 text=slack_text.render(text)[: slack_text.LONGEST_TEXT],
             )
 
-    def verify_webhook(self, headers: Json, body: bytes, secret: str) -> None:
-        check_signature(headers, body, secret)
+    def check_age(self, headers: Mapping[str, str]) -> None:
+        check_age(headers)
+
+    def verify(self, line: Line, headers: Mapping[str, str], body: bytes) -> None:
+        with _tokens(line) as tokens:
+            check_signature(headers, body, tokens.signing)
 
     def read(self, raw: Json, line: Line) -> Update | None:
         """Read an event, a pressed button or a slash command.
@@ -231,15 +265,33 @@ class SlackTransport:
 def _tokens(line: Line) -> Iterator[Tokens]:
     """The account's tokens; each is scrubbed by itself while it is held."""
     tokens = Tokens.of(line.token.reveal())
-    for token in (tokens.bot, tokens.app):
+    for token in (tokens.bot, tokens.app, tokens.signing):
         redaction.register(token)
     try:
         if not tokens.bot:
             raise ChannelRefused("This account has no bot token (xoxb-…).")
         yield tokens
     finally:
-        for token in (tokens.bot, tokens.app):
+        for token in (tokens.bot, tokens.app, tokens.signing):
             redaction.forget(token)
+
+
+def _stand_by(client: GuardedWebClient, tokens: Tokens, stopping: Stopping) -> None:
+    """Without an app token Slack calls us: see only that it still knows us.
+
+    That it knows us proves no hearing; an event that arrives does.
+    """
+    if not tokens.signing:
+        raise ChannelRefused(
+            "Slack is not heard: it needs an app token (xapp-…) for Socket Mode, or "
+            "the signing secret for events by HTTP."
+        )
+    while not stopping():
+        ask(client, "auth.test")
+        for _ in range(STAND_BY_SECONDS):
+            if stopping():
+                return
+            clock.sleep(1.0)
 
 
 def _client(line: Line, tokens: Tokens) -> GuardedWebClient:
@@ -323,7 +375,7 @@ def _bot_user(raw: Json) -> str:
 
 
 def _update(heard: Heard) -> Update | None:
-    if heard.kind == "nothing":
+    if heard.kind in ("nothing", "home"):
         return None
     text = heard.text
     if heard.kind == "command":
@@ -339,7 +391,7 @@ def _update(heard: Heard) -> Update | None:
         is_direct=heard.is_direct,
         is_addressed=True,
         action=verb,
-        answer_to=answer_to if heard.kind in ("action", "command") else "",
+        answer_to=answer_to if heard.kind == "action" else "",
     )
 
 

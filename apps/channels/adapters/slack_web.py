@@ -7,6 +7,7 @@ repeats a request by itself: what may be repeated is decided above.
 
 import logging
 from typing import Any, Final
+from urllib.parse import urlsplit
 from urllib.request import Request
 
 import httpx
@@ -18,6 +19,10 @@ from apps.common import egress
 from apps.common.errors import UpstreamError
 
 API_URL: Final = "https://slack.com/api/"
+#: Files lie here and nowhere else; the token is shown to nobody else.
+FILES_URL: Final = "https://files.slack.com/"
+#: The largest file that is read. Units: bytes.
+LARGEST_FILE: Final = 262_144
 TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0)
 #: Wait so long when Slack asks to wait and does not say how long. Seconds.
 USUAL_WAIT: Final = 30.0
@@ -113,3 +118,33 @@ def _wait(headers: Any) -> float:
     lowered = {str(key).lower(): str(value) for key, value in dict(headers).items()}
     said = lowered.get("retry-after", "")
     return float(said) if said.isdigit() else USUAL_WAIT
+
+
+def load_file(url: str, token: str, *, home: str, local: frozenset[str]) -> bytes:
+    """Fetch a small file from Slack's own host, following no redirect.
+
+    Raises: ChannelRefused for another host, a sign-in page or too much;
+    UpstreamError.
+    """
+    asked, at_home = urlsplit(url), urlsplit(home)
+    if (asked.scheme, asked.netloc) != (at_home.scheme, at_home.netloc):
+        raise ChannelRefused("The file does not lie with Slack.", reason="foreign_host")
+    headers = {"Authorization": f"Bearer {token}"}
+    found = bytearray()
+    try:
+        with (
+            egress.client(local=local, timeout=TIMEOUT) as http,
+            http.stream("GET", url, headers=headers) as answer,
+        ):
+            kind = answer.headers.get("content-type", "")
+            if answer.status_code != 200 or kind.startswith("text/html"):
+                raise ChannelRefused("Slack does not let us read it.", reason="file")
+            for chunk in answer.iter_bytes():
+                found += chunk
+                if len(found) > LARGEST_FILE:
+                    raise ChannelRefused(
+                        f"larger than {LARGEST_FILE} bytes", reason="too_large"
+                    )
+    except httpx.HTTPError as error:
+        raise UpstreamError("The file could not be fetched.") from error
+    return bytes(found)
