@@ -1,13 +1,10 @@
 """The verbs of channels: take a message in, bring an answer out, let people in."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 from apps.access import policies
@@ -66,6 +63,7 @@ SEND_KIND = outbox.SEND_KIND
 FOLLOW_KIND = progress.FOLLOW_KIND
 DELIVER_KIND = replies.DELIVER_KIND
 HEAR_KIND = webhook.HEAR_KIND
+take_webhook = webhook.take_for
 #: One hold of an account; then the run goes back to the queue. Units: seconds.
 LISTEN_SECONDS = 300.0
 #: After trouble a listener tries again so much later. Units: seconds.
@@ -213,12 +211,8 @@ def discover() -> list[str]:
 
     Again: the same token changes nothing; a paused account stays paused.
     """
-    tokens = (
-        (AccountKind.TELEGRAM, settings.TELEGRAM_BOT_TOKEN),
-        (AccountKind.SLACK, _slack_secret()),
-    )
     found = []
-    for kind, token in tokens:
+    for kind, token in queries.tokens_of_the_environment():
         if not token.strip() or kind not in transports.kinds():
             continue
         try:
@@ -238,17 +232,6 @@ def discover() -> list[str]:
             continue
         found.append(str(kind))
     return found
-
-
-def _slack_secret() -> str:
-    """Slack's three secrets as one, told apart by how they begin."""
-    parts = (
-        settings.SLACK_BOT_TOKEN,
-        settings.SLACK_APP_TOKEN,
-        settings.SLACK_SIGNING_SECRET,
-    )
-    bot, *others = (part.strip() for part in parts)
-    return " ".join([bot, *others]) if bot and any(others) else ""
 
 
 def keep_listening() -> int:
@@ -373,23 +356,6 @@ def hear(account: Account, update: Update) -> None:
             "a button was not answered",
             extra={"event": "channel.button", "code": error.code},
         )
-
-
-def take_webhook(
-    *, account_id: UUID, kind: str, headers: Mapping[str, str], body: bytes
-) -> dict[str, Any]:
-    """Keep what a vendor sent by HTTP; return what to answer.
-
-    Raises: NotFound, AccountPaused; Forged, Malformed; what passes.
-    """
-    account = _bot(account_id)
-    if account.kind != kind or account.secret_id is None:
-        raise NotFound("There is no such account.")
-    if account.state != AccountState.ACTIVE:
-        raise AccountPaused()
-    said = webhook.take(account, headers, body)
-    Account.objects.filter(id=account.id).update(heard_at=clock.now())
-    return said
 
 
 def carry_heard(ctx: RunContext) -> Outcome:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -45,6 +46,13 @@ def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake.FakeSlack]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def witness(settings: Any, tmp_path: Path) -> None:
+    """What leaves is witnessed first."""
+    settings.POLAR_WITNESS_DIR = tmp_path / "witness"
+    settings.POLAR_WITNESS_DIR.mkdir()
+
+
 @pytest.fixture
 def account(workspace: Workspace, slack: fake.FakeSlack) -> Account:
     system = access.system_principal()
@@ -54,8 +62,8 @@ def account(workspace: Workspace, slack: fake.FakeSlack) -> Account:
     made = services.save_bot(
         by=system, workspace=workspace, kind="slack", slug="slack", token=SECRET
     )
-    settings = {"api_url": slack.api_url, "local": sorted(slack.local)}
-    Account.objects.filter(id=made.id).update(settings=settings)
+    reached = {"api_url": slack.api_url, "local": sorted(slack.local)}
+    Account.objects.filter(id=made.id).update(settings=reached)
     return Account.objects.select_related("workspace").get(id=made.id)
 
 

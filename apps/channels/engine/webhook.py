@@ -9,15 +9,16 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from uuid import UUID
 
 from django.db import transaction
 
 from apps.access import services as access
 from apps.audit import services as audit
 from apps.channels.engine import door, intake, outbox
-from apps.channels.errors import Forged, Malformed
-from apps.channels.models import Account
-from apps.channels.ports import Hook, Json, Update, hooks
+from apps.channels.errors import AccountPaused, Forged, Malformed
+from apps.channels.models import Account, AccountState
+from apps.channels.ports import Hook, Json, Line, Update, hooks
 from apps.common import clock
 from apps.common.errors import NotFound, PolarError
 from apps.runs import services as runs
@@ -48,6 +49,26 @@ class Refusals:
 
 
 _refusals = Refusals()
+
+
+def take_for(
+    *, account_id: UUID, kind: str, headers: Mapping[str, str], body: bytes
+) -> Json:
+    """Keep what a vendor sent by HTTP; return what to answer.
+
+    Raises: NotFound, AccountPaused; as `take`.
+    """
+    account = Account.objects.select_related("workspace").filter(
+        id=account_id, kind=kind, secret__isnull=False
+    )
+    found = account.first()
+    if found is None:
+        raise NotFound("There is no such account.")
+    if found.state != AccountState.ACTIVE:
+        raise AccountPaused()
+    said = take(found, headers, body)
+    Account.objects.filter(id=found.id).update(heard_at=clock.now(), trouble="")
+    return said
 
 
 def take(account: Account, headers: Mapping[str, str], body: bytes) -> Json:
@@ -92,7 +113,7 @@ def _proved(
     return dict(form)
 
 
-def _read(hook: Hook, raw: Json, line: outbox.Line) -> Update | None:
+def _read(hook: Hook, raw: Json, line: Line) -> Update | None:
     try:
         return hook.read(raw, line)
     except ValueError as error:
@@ -111,7 +132,7 @@ def _carry_later(account: Account, raw: Json) -> None:
     )
 
 
-def read_again(account: Account, raw: Json, line: outbox.Line) -> Update | None:
+def read_again(account: Account, raw: Json, line: Line) -> Update | None:
     """Read what was proved when it came."""
     hook = hooks.find(account.kind)
     return hook.read(raw, line) if hook is not None else None
