@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from apps.common.actor import Actor
 from apps.common.errors import Conflict, Invalid, PolarError
-from apps.vault import queries, services
+from apps.vault import ports, queries, services
 from apps.vault.queries import Status
 from apps.vault.services import Entry, Progress
 
@@ -166,7 +166,10 @@ class Command(BaseCommand):
     def _verify_backup(self, options: dict[str, Any]) -> int:
         text = self._read("Paste the key, its check code, or the kit")
         proved = services.verify_backup(by=OPERATOR, text=text)
-        self._say(options, {"proved": proved}, f"proved: {proved}. The date is noted.")
+        code = _check_code(proved)
+        beside = f" Write the check code beside the backup: {code}." if code else ""
+        text = f"proved: {proved}. The date is noted.{beside}"
+        self._say(options, {"proved": proved, "check_code": code}, text)
         return OPEN
 
     def _seal(self, options: dict[str, Any]) -> int:
@@ -237,6 +240,12 @@ class Command(BaseCommand):
         if sys.stdin.isatty():
             self.stderr.write(f"{prompt}, then press Ctrl-D.")
         return sys.stdin.read()
+
+
+def _check_code(proved: str) -> str:
+    """Tell the code of the key that was just proved; a kit has none."""
+    keys = ports.configured_ring().keys
+    return next((key.check_code for key in keys if key.recipient == proved), "")
 
 
 def _exit_code(status: Status) -> int:
