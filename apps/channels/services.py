@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
@@ -68,8 +67,6 @@ take_webhook = webhook.take_for
 LISTEN_SECONDS = 300.0
 #: After trouble a listener tries again so much later. Units: seconds.
 RETRY_SECONDS = 10.0
-#: A channel that proved nothing for so long is down.
-DEAF_AFTER = timedelta(seconds=120)
 carry_follow = progress.carry
 carry_send = outbox.carry
 ring_forgotten = intake.ring_forgotten

@@ -22,7 +22,9 @@ def telegram():
 
 
 @pytest.fixture
-def bot(workspace, telegram):
+def bot(workspace, telegram, settings, tmp_path):
+    settings.POLAR_WITNESS_DIR = tmp_path / "witness"
+    settings.POLAR_WITNESS_DIR.mkdir()
     system = access.system_principal()
     gateway.install_shipped_grants(by=system)
     agents.install_default_profiles(workspace=workspace, by=system)
