@@ -21,13 +21,18 @@ _TABLE: Final[dict[Drawing, str]] = {
     Drawing("ok", "ok"): (
         "ok succeeded done closed_ok allowed approved approve enabled active ready"
         " delivered fired verified passed healthy granted settled answered served"
+        " sent cleared resolved"
     ),
     Drawing("ok", "seal"): "sealed_event sealed_row",
     Drawing("ok", "trusted"): "trusted",
     Drawing("ok", "reviewed"): "reviewed",
     Drawing("ok", "breaker-closed"): "closed",
-    Drawing("live", "running"): "running executing started half_done probing streaming",
-    Drawing("wait", "queued"): "accepted queued requested pending planned ready_to_run",
+    Drawing(
+        "live", "running"
+    ): "monitoring running executing started half_done probing streaming",
+    Drawing(
+        "wait", "queued"
+    ): "accepted s4 queued requested pending planned ready_to_run",
     Drawing("wait", "waiting"): (
         "waiting waiting_provider waiting_timer waiting_tool waiting_child"
         " waiting_budget scheduled retrying parked"
@@ -37,11 +42,13 @@ _TABLE: Final[dict[Drawing, str]] = {
     Drawing("wait", "sandboxed"): "sandboxed",
     Drawing("attention", "approval"): "waiting_approval awaiting_approval asked",
     Drawing("attention", "person"): "waiting_operator",
-    Drawing("attention", "attention"): "degraded expired missed warning approval",
+    Drawing(
+        "attention", "attention"
+    ): "degraded expired missed warning approval s3 mitigating",
     Drawing("attention", "truncated"): "truncated",
     Drawing("attention", "stale"): "stale",
     Drawing("attention", "breaker-half"): "half_open",
-    Drawing("critical", "critical"): "failed error down",
+    Drawing("critical", "critical"): "failed error down s1 s2 firing",
     Drawing("critical", "blocked"): "denied blocked rejected revoked refused",
     Drawing("critical", "halt"): "halted",
     Drawing("critical", "dead"): "dead_letter dead",

@@ -4,23 +4,36 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Router
+from ninja import Query, Router
 
-from apps.access.policies import caller
+from apps.access import queries as access
+from apps.access.models import Role
+from apps.access.policies import caller, check_role
 from apps.audit import services as audit
-from apps.common.schemas import PROBLEMS, Out
+from apps.common.schemas import PROBLEMS, Cursor, Out, cut
 
-from . import services
+from . import queries, services
 from .queries import readiness, rollbacks
 from .schemas import (
+    AlertOut,
+    AlertPage,
     ConfigDocument,
     ConfigImportOut,
     ConfigIn,
     ConfigOut,
+    IncidentIn,
+    IncidentOut,
+    IncidentPage,
+    MoveIn,
     ReasonIn,
     ResumedOut,
+    ReviewIn,
     RollbackOut,
+    SilenceIn,
+    SilenceOut,
     SnapshotOut,
+    StepIn,
+    StepResultOut,
     StoreOut,
 )
 
@@ -179,3 +192,136 @@ def upsert_config(request: HttpRequest, section: str, key: str, body: ConfigIn) 
         value=body.value,
         expected_version=body.expected_version,
     )
+
+
+@router.get("/alerts", response={200: AlertPage} | PROBLEMS, operation_id="listAlerts")
+def list_alerts(
+    request: HttpRequest,
+    page: Query[Cursor],
+    state: str = "",
+    code: str = "",
+    origin: str = "",
+) -> dict[str, Any]:
+    """List alerts, newest first; `state=standing` for what is not over."""
+    auth = caller(request, "runs:read")
+    check_role(auth.principal, Role.VIEWER, access.default_workspace())
+    items, following = cut(queries.alerts(state=state, code=code, origin=origin), page)
+    return {"items": items, "next_cursor": following}
+
+
+@router.post(
+    "/alerts/{alert_id}/acknowledge",
+    response={200: AlertOut} | PROBLEMS,
+    operation_id="acknowledgeAlert",
+)
+def acknowledge_alert(request: HttpRequest, alert_id: UUID, body: ReasonIn) -> Any:
+    by = caller(request, "runs:write").principal
+    return services.acknowledge_alert(by=by, alert_id=alert_id, reason=body.reason)
+
+
+@router.post(
+    "/alerts/silences",
+    response={201: SilenceOut} | PROBLEMS,
+    operation_id="silenceAlert",
+)
+def silence_alert(request: HttpRequest, body: SilenceIn) -> tuple[int, Any]:
+    """Keep the news of a code back for some hours."""
+    by = caller(request, "runs:write").principal
+    return 201, services.silence(by=by, **body.model_dump())
+
+
+@router.post(
+    "/alerts/silences/{silence_id}/lift",
+    response={200: SilenceOut} | PROBLEMS,
+    operation_id="liftSilence",
+)
+def lift_silence(request: HttpRequest, silence_id: UUID) -> Any:
+    by = caller(request, "runs:write").principal
+    return services.lift_silence(by=by, silence_id=silence_id)
+
+
+@router.get(
+    "/incidents",
+    response={200: IncidentPage} | PROBLEMS,
+    operation_id="listIncidents",
+)
+def list_incidents(
+    request: HttpRequest, page: Query[Cursor], state: str = ""
+) -> dict[str, Any]:
+    """List incidents, newest first; `state=under_way` for what is worked on."""
+    auth = caller(request, "runs:read")
+    items, following = cut(
+        queries.incidents(principal=auth.principal, state=state), page
+    )
+    return {"items": items, "next_cursor": following}
+
+
+@router.post(
+    "/incidents", response={201: IncidentOut} | PROBLEMS, operation_id="openIncident"
+)
+def open_incident(request: HttpRequest, body: IncidentIn) -> tuple[int, Any]:
+    by = caller(request, "runs:write").principal
+    new = services.NewIncident(body.title, body.severity, body.because)
+    return 201, services.open_incident(by=by, new=new)
+
+
+@router.get(
+    "/incidents/{incident_id}",
+    response={200: IncidentOut} | PROBLEMS,
+    operation_id="getIncident",
+)
+def get_incident(request: HttpRequest, incident_id: UUID) -> Any:
+    auth = caller(request, "runs:read")
+    return queries.get_incident(incident_id, principal=auth.principal)
+
+
+@router.post(
+    "/incidents/{incident_id}/transition",
+    response={200: IncidentOut} | PROBLEMS,
+    operation_id="transitionIncident",
+)
+def transition_incident(request: HttpRequest, incident_id: UUID, body: MoveIn) -> Any:
+    by = caller(request, "runs:write").principal
+    return services.transition_incident(
+        by=by, incident_id=incident_id, **body.model_dump()
+    )
+
+
+@router.post(
+    "/incidents/{incident_id}/steps/{step}",
+    response={200: StepResultOut} | PROBLEMS,
+    operation_id="runIncidentStep",
+)
+def run_incident_step(
+    request: HttpRequest, incident_id: UUID, step: str, body: StepIn
+) -> Any:
+    """Do one step of the checklist now."""
+    by = caller(request, "halt:write").principal
+    return services.run_step(
+        by=by, incident_id=incident_id, step=step, confirm=body.confirm
+    )
+
+
+@router.post(
+    "/incidents/{incident_id}/review",
+    response={200: IncidentOut} | PROBLEMS,
+    operation_id="reviewIncident",
+)
+def review_incident(request: HttpRequest, incident_id: UUID, body: ReviewIn) -> Any:
+    by = caller(request, "runs:write").principal
+    said = body.model_dump()
+    version = said.pop("expected_version")
+    return services.review_incident(
+        by=by, incident_id=incident_id, expected_version=version, review=said
+    )
+
+
+@router.get(
+    "/incidents/{incident_id}/evidence",
+    response={200: dict[str, Any]} | PROBLEMS,
+    operation_id="getIncidentEvidence",
+)
+def get_incident_evidence(request: HttpRequest, incident_id: UUID) -> dict[str, Any]:
+    """Return the signed bundle."""
+    by = caller(request, "audit:read").principal
+    return services.evidence(by=by, incident_id=incident_id)

@@ -87,3 +87,101 @@ class ConfigImportOut(Out):
     changes: list[ConfigChangeOut]
     #: Secrets that the document's install had and this one lacks.
     secrets_to_enter: list[str]
+
+
+class AlertOut(Out):
+    id: UUID
+    code: str
+    key: str
+    level: str
+    state: str
+    origin: str
+    summary: str
+    facts: dict[str, Any]
+    trace_id: str
+    incident_id: UUID | None
+    task_id: UUID | None
+    created_at: datetime
+    seen_at: datetime
+    acknowledged_by: str
+    cleared_at: datetime | None
+
+
+class AlertPage(Out):
+    items: list[AlertOut]
+    next_cursor: str
+
+
+class SilenceIn(In):
+    code: str
+    key: str = ""
+    reason: str
+    hours: int
+
+
+class SilenceOut(Out):
+    id: UUID
+    code: str
+    key: str
+    reason: str
+    set_by: str
+    until: datetime
+    lifted_at: datetime | None
+
+
+class StepResultOut(Out):
+    id: UUID
+    step: str
+    ok: bool
+    summary: str
+    found: dict[str, Any]
+    by: str
+    created_at: datetime
+
+
+class IncidentOut(Out):
+    id: UUID
+    name: str
+    title: str
+    severity: str
+    because: str
+    state: str
+    origin: str
+    opened_by: str
+    owner: str
+    roles: dict[str, str]
+    trace_ids: list[str]
+    version: int
+    created_at: datetime
+    resolved_at: datetime | None
+    review: dict[str, str]
+
+
+class IncidentPage(Out):
+    items: list[IncidentOut]
+    next_cursor: str
+
+
+class IncidentIn(In):
+    title: str
+    severity: str
+    because: str = ""
+
+
+class MoveIn(In):
+    state: str
+    expected_version: int
+    reason: str = ""
+
+
+class StepIn(In):
+    #: What a step that stops or restores wants typed: HALT, RESTORE.
+    confirm: str = ""
+
+
+class ReviewIn(In):
+    expected_version: int
+    impact: str
+    cause: str
+    learned: str
+    follow_up: str = ""

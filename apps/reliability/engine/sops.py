@@ -102,3 +102,8 @@ CHECKLISTS: dict[str, tuple[Step, ...]] = {
     Severity.S4: (TASK,),
 }
 STEPS = {step.slug: step for steps in CHECKLISTS.values() for step in steps}
+
+
+def of(severity: str) -> tuple[Step, ...]:
+    """Return the checklist of a class."""
+    return CHECKLISTS[severity]

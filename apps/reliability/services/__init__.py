@@ -4,6 +4,9 @@ from apps.reliability.services.alerts import SYNTHETIC_KIND as SYNTHETIC_KIND
 from apps.reliability.services.alerts import acknowledge_alert as acknowledge_alert
 from apps.reliability.services.alerts import breach as breach
 from apps.reliability.services.alerts import carry_breach as carry_breach
+from apps.reliability.services.alerts import (
+    install_weekly_breach as install_weekly_breach,
+)
 from apps.reliability.services.alerts import lift_silence as lift_silence
 from apps.reliability.services.alerts import silence as silence
 from apps.reliability.services.alerts import watch as watch
@@ -33,6 +36,7 @@ from apps.reliability.services.drills import get_drill as get_drill
 from apps.reliability.services.drills import shelf_of_drills as shelf_of_drills
 from apps.reliability.services.drills import start_drill as start_drill
 from apps.reliability.services.drills import verify_evidence as verify_evidence
+from apps.reliability.services.incidents import ROLES as ROLES
 from apps.reliability.services.incidents import NewIncident as NewIncident
 from apps.reliability.services.incidents import assign_incident as assign_incident
 from apps.reliability.services.incidents import classify_incident as classify_incident

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 
 from apps.access import queries as access
 from apps.access import services as access_services
-from apps.access.models import Principal, Role
+from apps.access.models import Principal, Role, Workspace
 from apps.access.policies import check_role
 from apps.audit import services as audit
 from apps.common import clock, ids
@@ -31,6 +31,8 @@ from apps.reliability.models import (
     Silence,
 )
 from apps.reliability.services import incidents, notices
+from apps.runs import services as runs
+from apps.runs.models import Schedule
 from apps.runs.ports import Finish, RunContext
 
 #: Seen no more for this long, it is over: no flapping at the threshold.
@@ -39,6 +41,7 @@ CLEAR_AFTER = timedelta(seconds=60)
 REFRESH_AFTER = timedelta(seconds=20)
 LONGEST_SILENCE = timedelta(days=30)
 SYNTHETIC_KIND = "reliability.synthetic_breach"
+BREACH_SLUG = "weekly-breach"
 
 
 def watch(detector: Detector) -> int:
@@ -227,6 +230,20 @@ def carry_breach(context: RunContext) -> Finish:
     """Carry the weekly schedule's run."""
     alert = breach(by=access_services.system_principal())
     return Finish({"alert": str(alert.id)})
+
+
+def install_weekly_breach(*, workspace: Workspace) -> None:
+    """Plan the made-up breach. Again: what is planned stays as it is."""
+    if Schedule.objects.filter(workspace=workspace, slug=BREACH_SLUG).exists():
+        return
+    runs.create_schedule(
+        by=access_services.system_principal(),
+        workspace=workspace,
+        slug=BREACH_SLUG,
+        when=("cron", "0 6 * * 1"),
+        run_kind=SYNTHETIC_KIND,
+        title="Made-up breach, to prove the way of alerts",
+    )
 
 
 def _is_silenced(alert: Alert) -> bool:

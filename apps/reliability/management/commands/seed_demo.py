@@ -15,6 +15,7 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **_options: Any) -> None:
         seeded = seeding.seed()
         services.install_schedule(workspace=access.default_workspace())
+        services.install_weekly_breach(workspace=access.default_workspace())
         if seeded.password:
             self.stdout.write(
                 f"Sign in as:      {seeded.username}\n"
