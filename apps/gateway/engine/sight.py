@@ -48,7 +48,8 @@ def see(idempotency_key: str) -> Sight:
         Setting.load()
         return see(idempotency_key)
     stamp = (int(row[11]), int(row[12]), str(row[13] or ""))
-    return Sight(Setting(1, *row[:8]), *row[8:11], stamp)
+    halts, budgets, earlier = row[8:11]
+    return Sight(Setting(1, *row[:8]), halts, budgets, earlier, stamp)
 
 
 def count_halts() -> int:
