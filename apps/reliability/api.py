@@ -21,6 +21,9 @@ from .schemas import (
     ConfigImportOut,
     ConfigIn,
     ConfigOut,
+    DrillIn,
+    DrillOut,
+    DrillRunOut,
     IncidentIn,
     IncidentOut,
     IncidentPage,
@@ -325,3 +328,42 @@ def get_incident_evidence(request: HttpRequest, incident_id: UUID) -> dict[str, 
     """Return the signed bundle."""
     by = caller(request, "audit:read").principal
     return services.evidence(by=by, incident_id=incident_id)
+
+
+@router.get(
+    "/drills", response={200: list[DrillOut]} | PROBLEMS, operation_id="listDrills"
+)
+def list_drills(request: HttpRequest) -> list[dict[str, Any]]:
+    """List the shelf with how fresh each proof is."""
+    caller(request, "store:read")
+    return [
+        {
+            "slug": each.drill.slug,
+            "title": each.drill.title,
+            "description": each.drill.description,
+            "control": each.drill.control,
+            "passed_at": each.passed_at,
+            "stale": each.stale,
+            "newest": each.newest,
+        }
+        for each in services.shelf_of_drills()
+    ]
+
+
+@router.post(
+    "/drills", response={201: DrillRunOut} | PROBLEMS, operation_id="startDrill"
+)
+def start_drill(request: HttpRequest, body: DrillIn) -> tuple[int, Any]:
+    """Rehearse one in a clone; a run of kind reliability.drill carries it."""
+    by = caller(request, "store:write").principal
+    return 201, services.start_drill(by=by, slug=body.drill)
+
+
+@router.get(
+    "/drills/{drill_id}",
+    response={200: DrillRunOut} | PROBLEMS,
+    operation_id="getDrill",
+)
+def get_drill(request: HttpRequest, drill_id: UUID) -> Any:
+    caller(request, "store:read")
+    return services.get_drill(drill_id)

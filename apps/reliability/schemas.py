@@ -185,3 +185,31 @@ class ReviewIn(In):
     cause: str
     learned: str
     follow_up: str = ""
+
+
+class DrillRunOut(Out):
+    id: UUID
+    slug: str
+    state: str
+    asked_by: str
+    isolation: str
+    problem: str
+    evidence_sha256: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class DrillOut(Out):
+    """A drill on the shelf; `stale` says why its proof is overdue."""
+
+    slug: str
+    title: str
+    description: str
+    control: str
+    passed_at: datetime | None
+    stale: str
+    newest: DrillRunOut | None
+
+
+class DrillIn(In):
+    drill: str

@@ -46,6 +46,14 @@ urlpatterns = [
         name="acknowledge_alert",
     ),
     path("slo/", views.slo_page, name="slo"),
+    path("drills/", views.drills, name="drills"),
+    path("drills/start/<slug:slug>/", views.start_drill, name="start_drill"),
+    path("drills/<uuid:drill_id>/", views.drill, name="drill"),
+    path("drills/<uuid:drill_id>/live/", views.drill_live, name="drill_live"),
+    path("drills/<uuid:drill_id>/cancel/", views.cancel_drill, name="cancel_drill"),
+    path(
+        "drills/<uuid:drill_id>/evidence/", views.drill_evidence, name="drill_evidence"
+    ),
     path("annunciator/", views.annunciator, name="annunciator"),
     path("settings/", views.config, name="config"),
     path("settings/export/", views.export_config, name="export_config"),

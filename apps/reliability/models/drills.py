@@ -78,3 +78,7 @@ class DrillStep(models.Model):
 
     def __str__(self) -> str:
         return f"{self.part} {self.at_ms} ms: {self.text}"
+
+    @property
+    def seconds(self) -> float:
+        return self.at_ms / 1000

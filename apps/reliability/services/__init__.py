@@ -31,8 +31,10 @@ from apps.reliability.services.drills import Shelved as Shelved
 from apps.reliability.services.drills import cancel_drill as cancel_drill
 from apps.reliability.services.drills import carry_drill as carry_drill
 from apps.reliability.services.drills import close_orphans as close_orphans
+from apps.reliability.services.drills import definition_of as definition_of
 from apps.reliability.services.drills import evidence_path as evidence_path
 from apps.reliability.services.drills import get_drill as get_drill
+from apps.reliability.services.drills import newest_drills as newest_drills
 from apps.reliability.services.drills import shelf_of_drills as shelf_of_drills
 from apps.reliability.services.drills import start_drill as start_drill
 from apps.reliability.services.drills import verify_evidence as verify_evidence

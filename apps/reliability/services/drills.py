@@ -138,6 +138,15 @@ def get_drill(drill_id: UUID) -> DrillRun:
     return row
 
 
+def newest_drills(limit: int) -> list[DrillRun]:
+    return list(DrillRun.objects.order_by("-id")[:limit])
+
+
+def definition_of(row: DrillRun) -> Drill:
+    """The drill as it stands on the shelf now."""
+    return shelf.get(row.slug)
+
+
 def verify_evidence(*, drill_id: UUID) -> dict[str, Any]:
     """Read the evidence and see that it is the file that the log names.
 

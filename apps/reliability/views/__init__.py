@@ -1,0 +1,73 @@
+"""The pages of reliability, by what they show."""
+
+from apps.reliability.views.front import (
+    annunciator,
+    healthz,
+    home,
+    readyz,
+    search,
+)
+from apps.reliability.views.incidents import (
+    acknowledge_alert,
+    alert_list,
+    change_incident,
+    evidence,
+    incident,
+    incident_list,
+    open_incident,
+    panel,
+    run_step,
+    silence_alert,
+    slo_page,
+)
+from apps.reliability.views.settings import (
+    config,
+    export_config,
+    import_config,
+)
+from apps.reliability.views.shelf import (
+    cancel_drill,
+    drill,
+    drill_evidence,
+    drill_live,
+    drills,
+    start_drill,
+)
+from apps.reliability.views.witness import (
+    accept_rollback,
+    create_snapshot,
+    resume_stale,
+    store,
+)
+
+__all__ = [
+    "accept_rollback",
+    "acknowledge_alert",
+    "alert_list",
+    "annunciator",
+    "cancel_drill",
+    "change_incident",
+    "config",
+    "create_snapshot",
+    "drill",
+    "drill_evidence",
+    "drill_live",
+    "drills",
+    "evidence",
+    "export_config",
+    "healthz",
+    "home",
+    "import_config",
+    "incident",
+    "incident_list",
+    "open_incident",
+    "panel",
+    "readyz",
+    "resume_stale",
+    "run_step",
+    "search",
+    "silence_alert",
+    "slo_page",
+    "start_drill",
+    "store",
+]

@@ -1,0 +1,108 @@
+"""Is it alive, is it ready, how are things, where is it?"""
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    JsonResponse,
+)
+from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
+from django.views.decorators.http import require_GET
+
+from apps.common import pages
+from apps.common.search import LONGEST, Hit
+from apps.reliability.engine import finding
+from apps.reliability.queries import readiness
+from apps.reliability.views.asking import principal_of
+
+#: Where the search box leads by name.
+PAGES = (
+    ("Home", "home"),
+    ("Chat", "channels:list"),
+    ("Board", "boards:list"),
+    ("Runs", "runs:list"),
+    ("Approvals", "gateway:approvals"),
+    ("Grants", "gateway:grants"),
+    ("What-if", "gateway:whatif"),
+    ("Explain a refusal", "gateway:find_explanation"),
+    ("Dead letters", "runs:dead_letters"),
+    ("Schedules", "runs:schedules"),
+    ("Agents", "agents:list"),
+    ("Memory", "agents:memory"),
+    ("Providers", "providers:list"),
+    ("Extensions", "extensions:list"),
+    ("Channels", "channels:accounts"),
+    ("Usage", "agents:usage"),
+    ("Budgets", "gateway:budgets"),
+    ("Recursion", "agents:recursion"),
+    ("Audit", "audit:list"),
+    ("Incidents", "reliability:incidents"),
+    ("Alerts", "reliability:alerts"),
+    ("Drills", "reliability:drills"),
+    ("Continuity", "reliability:continuity"),
+    ("Store and snapshots", "reliability:store"),
+    ("Vault", "vault:status"),
+    ("Halts", "gateway:halts"),
+    ("All records", "admin:index"),
+)
+
+
+@login_not_required
+def healthz(request: HttpRequest) -> HttpResponse:
+    """Answer as long as the process serves requests."""
+    return JsonResponse({"status": "alive"})
+
+
+@login_not_required
+def readyz(request: HttpRequest) -> HttpResponse:
+    """Answer 200 while requests can be served; degraded is still ready."""
+    try:
+        checks = readiness()
+    except DatabaseError:
+        return JsonResponse(
+            {"status": "unavailable", "degraded": ["store"]}, status=503
+        )
+    degraded = [check.name for check in checks if not check.is_ok]
+    status = "degraded" if degraded else "ready"
+    return JsonResponse({"status": status, "degraded": degraded})
+
+
+def home(request: HttpRequest) -> HttpResponse:
+    """Show the panels; each loads from its owner."""
+    return render(request, "home.html")
+
+
+def annunciator(request: HttpRequest) -> HttpResponse:
+    """Answer with the header's sentence, or 204 while it stays the same."""
+    return pages.panel(request, "reliability/_annunciator.html", {})
+
+
+@require_GET
+def search(request: HttpRequest) -> HttpResponse:
+    """Go where the words lead, or list what they hit; a fragment while typing."""
+    typed = request.GET.get("q", "")
+    hits = finding.find(typed, principal_of(request))
+    context = {"typed": typed[:LONGEST], "hits": hits, "pages": _pages(typed)}
+    if pages.is_partial(request):
+        return render(request, "reliability/_hits.html", context)
+    target = finding.jump(hits)
+    if target is not None:
+        return HttpResponseRedirect(target.url)
+    return render(request, "reliability/search.html", context)
+
+
+def _pages(typed: str) -> list[Hit]:
+    """The pages whose name begins with the words; all of them for none."""
+    words = typed.strip().lower()
+    found = []
+    for label, name in PAGES:
+        if words and not label.lower().startswith(words):
+            continue
+        try:
+            found.append(Hit("Page", label, reverse(name)))
+        except NoReverseMatch:
+            continue  # an app that this install leaves out
+    return found
