@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from apps.access import services as access
-from apps.access.models import Principal, User
+from apps.access.models import Membership, Principal, Role, User, Workspace
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile, Conversation, Turn
 
@@ -63,10 +63,15 @@ def test_orchestrate_without_its_scope_is_refused(
 def test_orchestrate_in_a_foreign_session_is_refused(
     conversation: Conversation, charlie: User
 ) -> None:
-    client = client_of(access.principal_for_user(user=charlie), "agents:*")
     body = {"text": "hi", "sessionId": str(conversation.id)}
+    principal = access.principal_for_user(user=charlie)
+    stranger = send(client_of(principal, "agents:*"), "post", "/orchestrate", body)
+    elsewhere = Workspace.objects.create(slug="elsewhere", name="Elsewhere")
+    Membership.objects.create(user=charlie, workspace=elsewhere, role=Role.OPERATOR)
+    neighbour = send(client_of(principal, "agents:*"), "post", "/orchestrate", body)
 
-    assert send(client, "post", "/orchestrate", body).status_code == 404
+    assert stranger.status_code == 403
+    assert neighbour.status_code == 404
 
 
 def test_orchestrate_refuses_what_it_does_not_know(client: Client) -> None:

@@ -105,7 +105,9 @@ def test_link_that_is_no_web_address_is_refused(api, board, url):
     assert refused.json()["fields"][0]["path"] == "url"
 
 
-@pytest.mark.parametrize("query", ["text=%00", "board=%00", "status=%00", "who=@%00"])
+@pytest.mark.parametrize(
+    "query", ["text=%F0%9F", "board=%20", "status=none", "who=@%20"]
+)
 def test_filter_that_no_database_holds_finds_nothing(api, task, query):
     answer = api(f"tasks?{query}")
 
