@@ -78,7 +78,7 @@ class TestPage:
     ):
         fill(30)
 
-        with django_assert_max_num_queries(26):
+        with django_assert_max_num_queries(27):
             desk.get(reverse("vault:status"))
 
     def test_seal_and_unseal_with_reasons(self, stored, desk):
