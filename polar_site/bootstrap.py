@@ -8,6 +8,7 @@ never replaced; no key is made while data that needs the old one exists.
 import argparse
 import base64
 import configparser
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -138,8 +140,17 @@ def read_env() -> dict[str, str]:
 
 
 def data_exists() -> bool:
+    """Whether the store holds tables; looking at it once leaves a file without any."""
     database = ROOT / "polar-system.db"
-    return database.exists() and database.stat().st_size > 0
+    if not database.exists():
+        return False
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+        ) as store:
+            return bool(store.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+    except sqlite3.Error:
+        return database.stat().st_size > 0
 
 
 def write_env() -> None:

@@ -1,6 +1,8 @@
 """Fixtures of the whole suite: the cast, and no network."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -105,3 +107,12 @@ def charlie(db: None) -> User:
 def rob(workspace: Workspace) -> Principal:
     """Rob is an agent."""
     return people.agent("rob", workspace)
+
+
+@pytest.fixture
+def folders(settings: Any, tmp_path: Path) -> None:
+    """Give a store the folders that an installation has beside it."""
+    for name in ("POLAR_WITNESS_DIR", "POLAR_SNAPSHOT_DIR", "POLAR_EXTENSIONS_DIR"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        setattr(settings, name, folder)

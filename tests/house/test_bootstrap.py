@@ -1,5 +1,7 @@
 """The first `.env`: made once, private, and never over a database's only key."""
 
+import contextlib
+import sqlite3
 import stat
 
 import pytest
@@ -49,6 +51,23 @@ def test_env_when_the_key_is_lost_but_data_exists_makes_no_new_key(clone):
         bootstrap.write_env()
 
     assert not (clone / ".env").exists()
+
+
+def test_env_when_the_store_has_no_table_yet_makes_new_keys(clone):
+    with contextlib.closing(sqlite3.connect(clone / "polar-system.db")) as store:
+        store.execute("PRAGMA journal_mode=WAL")
+
+    bootstrap.write_env()
+
+    assert (clone / ".env").exists()
+
+
+def test_env_when_the_key_is_lost_but_tables_exist_makes_no_new_key(clone):
+    with contextlib.closing(sqlite3.connect(clone / "polar-system.db")) as store:
+        store.execute("CREATE TABLE kept (id INTEGER)")
+
+    with pytest.raises(SystemExit, match="Restore it"):
+        bootstrap.write_env()
 
 
 def test_env_when_a_key_ring_is_given_asks_for_no_single_key(clone, monkeypatch):

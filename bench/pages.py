@@ -1,0 +1,180 @@
+"""`python -m bench.pages`: what each page costs, on an empty store and on a full one.
+
+Server time of whole answers through Django's own client: middleware, queries and
+templates, no socket. Both stores are measured in one run, so read the ratio.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from . import stand
+
+#: The aims of a page: p95, statements, bytes of a fragment, growth with history.
+MOST_MS, MOST_QUERIES, MOST_FRAGMENT, MOST_GROWTH = 300, 30, 50_000, 1.5
+#: So many rows fill the longest list: what is slower with more is growth.
+A_PAGE = 200
+#: Growth below so many milliseconds is noise, whatever its ratio.
+NOISE_MS = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one page took.   Units: milliseconds, statements, bytes."""
+
+    p50: float
+    p95: float
+    queries: int
+    size: int
+    is_whole: bool
+
+
+def main() -> int:
+    chosen = _options()
+    with stand.database(chosen.backend) as url:
+        stand.build(chosen.backend, url, delay_seconds=0)
+        furnished = _furnish()
+        empty = measure(furnished, chosen.times)
+        _fill(A_PAGE, A_PAGE)
+        page = measure(furnished, chosen.times)
+        _fill(chosen.runs, chosen.tasks)
+        full = measure(furnished, chosen.times)
+        from django.db import connections
+
+        connections.close_all()
+    _report(chosen, empty, page, full)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--times", type=int, default=20, help="asked so often")
+    return parser.parse_args()
+
+
+def _furnish() -> Any:
+    from pathlib import Path
+
+    from django.conf import settings
+
+    settings.POLAR_EXTENSIONS_DIR = Path(stand.HOME.name) / "extensions"
+    settings.POLAR_SNAPSHOT_DIR = Path(stand.HOME.name) / "snapshots"
+    from tests.desk import lived_in
+
+    return lived_in.furnish()
+
+
+def _fill(runs: int, tasks: int) -> None:
+    from django.db import connection, transaction
+
+    from apps.agents.models import Turn
+    from apps.boards.models import Board, Task
+    from apps.common import statements
+
+    from . import history
+
+    turn = Turn.objects.filter(message_text__contains="17 * 23").latest("id")
+    history.copy(history.of_turn(turn.trace_id), runs)
+    board = Board.objects.get()
+    for start in range(0, tasks, history.BATCH):
+        with transaction.atomic():
+            statements.insert(
+                *(
+                    Task(
+                        workspace_id=board.workspace_id,
+                        board=board,
+                        title=f"Task {at}",
+                        status="done",
+                        board_column="done",
+                        position=at,
+                    )
+                    for at in range(start, min(start + history.BATCH, tasks))
+                )
+            )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def measure(furnished: Any, times: int) -> dict[str, Cost]:
+    """Ask for each page some times.   Shape: by address with its ids taken out."""
+    from django.db import connection
+    from django.test import Client
+
+    from tests.desk import pages
+
+    client = Client()
+    client.force_login(furnished.ada)
+    costs = {}
+    for path in (*pages.addresses(), *pages.admin_addresses()):
+        counter = Counter()
+        with connection.execute_wrapper(counter):
+            answer = client.get(path)
+        if answer.status_code != 200:
+            continue
+        took = sorted(_timed(client, path) for _ in range(times))
+        costs[pages.pattern(path)] = Cost(
+            p50=statistics.median(took),
+            p95=took[min(len(took) - 1, int(len(took) * 0.95))],
+            queries=counter.count,
+            size=len(answer.content),
+            is_whole=b"</html>" in answer.content,
+        )
+    return costs
+
+
+class Counter:
+    """Counts the statements that pass."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, execute: Any, *given: Any) -> Any:
+        self.count += 1
+        return execute(*given)
+
+
+def _timed(client: Any, path: str) -> float:
+    begun = time.perf_counter()
+    client.get(path)
+    return (time.perf_counter() - begun) * 1000
+
+
+def _report(chosen: argparse.Namespace, *stores: dict[str, Cost]) -> None:
+    empty, page, full = stores
+    print(f"{chosen.backend}: {chosen.runs:,} runs, {chosen.tasks:,} tasks more")
+    print(
+        "| page | empty p50 | a page's worth p50 | full p50 / p95 | growth | queries "
+        "| KB | |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---|")
+    for path, cost in sorted(full.items(), key=lambda pair: -pair[1].p95):
+        before = page.get(path, cost)
+        first = empty.get(path, before)
+        print(
+            f"| `{path}` | {first.p50:.0f} | {before.p50:.0f} | {cost.p50:.0f} / "
+            f"{cost.p95:.0f} | {cost.p50 / before.p50:.2f} | {cost.queries} "
+            f"| {cost.size / 1000:.0f} | {_missed(cost, before)} |"
+        )
+
+
+def _missed(cost: Cost, before: Cost) -> str:
+    missed = []
+    if cost.p95 > MOST_MS:
+        missed.append("slow")
+    if cost.queries > MOST_QUERIES:
+        missed.append("queries")
+    if not cost.is_whole and cost.size > MOST_FRAGMENT:
+        missed.append("large")
+    if cost.p50 > max(before.p50 * MOST_GROWTH, before.p50 + NOISE_MS):
+        missed.append("grows")
+    return ", ".join(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
