@@ -25,8 +25,25 @@ class Line:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How safe a copy is from being changed, read back from whoever keeps it."""
+
+    is_immutable: bool
+    detail: str
+
+
 class Sink(Protocol):
     """Keeps a copy of the log outside the database."""
+
+    #: A sink of few large parts waits so long for a part to fill. Units: seconds.
+    patience_seconds: float
+
+    def is_on(self) -> bool:
+        """Tell whether it is set up; asks nobody."""
+
+    def keeping(self) -> Keeping:
+        """Read back how the copy is kept.   Raises: OSError, SinkRefused."""
 
     def last_contiguous_seq(self) -> int | None:
         """Tell the last number it holds without a gap: -1 for none, None when off."""

@@ -1,9 +1,14 @@
 """Reading the log: the head, events of a trace or run, checkpoints, sinks."""
 
 import hashlib
+from datetime import timedelta
 from typing import Any
 
+from django.db.models import Q
+
+from apps.audit import ports
 from apps.audit.models import Checkpoint, Event, EventQuerySet, Head, SinkCursor
+from apps.common import clock
 
 #: The root of the tree without leaves: SHA-256 of nothing.
 EMPTY_ROOT = hashlib.sha256(b"").hexdigest()
@@ -44,3 +49,27 @@ def latest_checkpoint() -> Checkpoint | None:
 
 def sink_cursors() -> list[SinkCursor]:
     return list(SinkCursor.objects.order_by("name"))
+
+
+def sink_lag() -> tuple[timedelta, str]:
+    """Return for how long the oldest event waits for a sink, and the sink's words.
+
+    Asks no sink: what each acknowledged last is on record.
+    """
+    held = acknowledged()
+    if held is None:
+        return timedelta(), ""
+    waiting = Event.objects.filter(Q(gseq__isnull=True) | Q(gseq__gt=held))
+    oldest = waiting.order_by("id").values_list("occurred_at", flat=True).first()
+    problems = [cursor.problem for cursor in sink_cursors() if cursor.problem]
+    words = problems[0] if problems else ""
+    return (clock.now() - oldest if oldest else timedelta()), words
+
+
+def acknowledged() -> int | None:
+    """Return the last event that every sink has, -1 for none; None without a sink."""
+    used = [name for name, sink in ports.sinks().items() if sink.is_on()]
+    if not used:
+        return None
+    known = {row.name: row.last_seq for row in sink_cursors()}
+    return min(known.get(name, -1) for name in used)

@@ -66,6 +66,11 @@ def advance(seconds: float) -> None:
     _frozen += timedelta(seconds=seconds)
 
 
+def offset_seconds() -> float:
+    """Tell how far the database's clock is ahead of this machine's."""
+    return _database_offset()
+
+
 def _database_offset() -> float:
     global _offset_seconds, _measured_at
     if connection.vendor != "postgresql":

@@ -33,3 +33,4 @@ class RunsConfig(AppConfig):
             from apps.runs.adapters import doorbell
 
             ports.doorbell.plug(doorbell.ring)
+            ports.broker.plug(doorbell.ask)

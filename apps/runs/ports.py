@@ -264,3 +264,29 @@ replayers = Replayers()
 ticks = Ticks()
 warm_ups = WarmUps()
 doorbell = Doorbell()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """What the broker says of itself; `problem` when it does not answer."""
+
+    version: str = ""
+    policy: str = ""
+    problem: str = ""
+
+
+class Broker:
+    """Where the broker's adapter plugs in; without one there is no broker."""
+
+    def __init__(self) -> None:
+        self._ask: Callable[[], BrokerFacts] | None = None
+
+    def plug(self, ask: Callable[[], BrokerFacts] | None) -> None:
+        self._ask = ask
+
+    def ask(self) -> BrokerFacts:
+        """Ask it now, for a second at most."""
+        return self._ask() if self._ask else BrokerFacts(problem="none is set")
+
+
+broker = Broker()

@@ -6,18 +6,28 @@ from pathlib import Path
 
 from apps.audit.engine import journal
 from apps.audit.errors import SinkRefused
-from apps.audit.ports import Line
+from apps.audit.ports import Keeping, Line
 
 
 class FileSink:
     """Appends to POLAR_SINK_FILE; off when that is empty."""
 
+    patience_seconds = 0.0
+
     def __init__(self, path: Callable[[], str]) -> None:
         self._path = path
 
+    def is_on(self) -> bool:
+        return self._path() not in ("", ".")
+
+    def keeping(self) -> Keeping:
+        path = Path(self._path())
+        return Keeping(
+            is_immutable=False, detail=f"{path}: whoever may write it may change it"
+        )
+
     def last_contiguous_seq(self) -> int | None:
-        where = self._path()
-        return None if where in ("", ".") else self._last(Path(where))
+        return self._last(Path(self._path())) if self.is_on() else None
 
     def append(self, lines: Sequence[Line]) -> int:
         path = Path(self._path())

@@ -11,14 +11,16 @@ from typing import Any
 
 from django.db.models import Avg, Count, F, Q
 
+from apps.access.models import Workspace
 from apps.agents.models import Handoff, HandoffState, Turn
+from apps.audit import queries as audit_queries
 from apps.audit import services as audit
 from apps.common import clock
 from apps.gateway.models import Budget
 from apps.providers import queries as providers
 from apps.providers.models import Lane, UsageRow
-from apps.reliability.engine import slo, snapshotting
-from apps.reliability.models import AlertCode, Level
+from apps.reliability.engine import freshness, shelf, slo, snapshotting
+from apps.reliability.models import AlertCode, DrillRun, Level
 from apps.runs.models import Run, Schedule, Slot, State
 from apps.vault import queries as vault
 
@@ -178,7 +180,7 @@ def escalations(now: datetime) -> list[Finding]:
 def sink(now: datetime) -> list[Finding]:
     """For how long the oldest event waits, and the budget of 1 %."""
     slo.judge_sink(now)
-    waits, problem = slo.lag()
+    waits, problem = audit_queries.sink_lag()
     found = _burning("sink", now)
     if waits > slo.ACK_WITHIN:
         level = Level.CRITICAL if waits > LONG_LAG else Level.WARNING
@@ -339,6 +341,34 @@ def snapshots(now: datetime) -> list[Finding]:
     return [Finding(AlertCode.SNAPSHOT, Level.WARNING, words, facts={"hours": hours})]
 
 
+def drills(now: datetime) -> list[Finding]:
+    """Drills that this install never passed, or whose proof is old or stale.
+
+    A fresh install has a quarter to rehearse them first.
+    """
+    began = Workspace.objects.order_by("id").values_list("created_at", flat=True)
+    since = began.first()
+    if since is None or now - since <= timedelta(days=shelf.FRESH_DAYS):
+        ran = set(DrillRun.objects.values_list("slug", flat=True))
+    else:
+        ran = {drill.slug for drill in shelf.every()}
+    return [
+        Finding(
+            AlertCode.DRILL,
+            Level.WARNING,
+            f"the drill {each.drill.slug}: {each.stale}",
+            each.drill.slug,
+            {"drill": each.drill.slug, "passed_at": str(each.passed_at or "")},
+        )
+        for each in freshness.shelf_of_drills()
+        if each.stale and each.drill.slug in ran and not _is_under_way(each)
+    ]
+
+
+def _is_under_way(each: freshness.Shelved) -> bool:
+    return each.newest is not None and not each.newest.is_over
+
+
 def vault_sealed(now: datetime) -> list[Finding]:
     """No secret can be opened."""
     status = vault.status()
@@ -397,5 +427,6 @@ DETECTORS = (
     Detector("schedules", (A.SCHEDULE,), schedules, 30.0),
     Detector("channels", (A.CHANNEL,), channels),
     Detector("snapshots", (A.SNAPSHOT,), snapshots, 60.0),
+    Detector("drills", (A.DRILL,), drills, 60.0),
     Detector("vault", (A.VAULT,), vault_sealed),
 )

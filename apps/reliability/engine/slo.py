@@ -17,10 +17,8 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDay
 
 from apps.agents.models import Handoff, HandoffState
-from apps.audit import ports as audit_ports
 from apps.audit import queries as audit
 from apps.audit.models import Event
-from apps.common import clock
 from apps.providers.models import Lane, LaneChange, UsageRow
 from apps.reliability.models import SloMark, SloMinute
 
@@ -197,9 +195,8 @@ def judge_sink(now: datetime) -> int:
     Writes: SloMark by one conditional UPDATE; SloMinute.   Again: judges what came
     since; of two clocks one judges.   Returns how many were judged.
     """
-    held = [sink.last_contiguous_seq() for sink in audit_ports.sinks().values()]
-    acked = [seq for seq in held if seq is not None]
-    if not acked:
+    held = audit.acknowledged()
+    if held is None:
         return 0
     until = now - ACK_WITHIN
     mark, _ = SloMark.objects.get_or_create(slo="sink", defaults={"judged_to": until})
@@ -211,7 +208,7 @@ def judge_sink(now: datetime) -> int:
         if not mine.update(judged_to=until):
             return 0
         rows = Event.objects.filter(id__gte=id_at(since), id__lt=id_at(until))
-        late = Q(gseq__isnull=True) | Q(gseq__gt=min(acked))
+        late = Q(gseq__isnull=True) | Q(gseq__gt=held)
         found = rows.aggregate(total=Count("id"), bad=Count("id", filter=late))
         minute = until.replace(second=0, microsecond=0)
         SloMinute.objects.get_or_create(slo="sink", minute=minute)
@@ -249,19 +246,6 @@ def _sink_days(now: datetime) -> dict[datetime, Tally]:
         .order_by("day")
     )
     return {row["day"]: Tally(row["all"], row["wrong"]) for row in found}
-
-
-def lag() -> tuple[timedelta, str]:
-    """Return for how long the oldest event waits for a sink, and the sink's words."""
-    held = [sink.last_contiguous_seq() for sink in audit_ports.sinks().values()]
-    acked = [seq for seq in held if seq is not None]
-    if not acked:
-        return timedelta(), ""
-    waiting = Event.objects.filter(Q(gseq__isnull=True) | Q(gseq__gt=min(acked)))
-    oldest = waiting.order_by("id").values_list("occurred_at", flat=True).first()
-    problems = [cursor.problem for cursor in audit.sink_cursors() if cursor.problem]
-    words = problems[0] if problems else ""
-    return (clock.now() - oldest if oldest else timedelta()), words
 
 
 SLOS = (

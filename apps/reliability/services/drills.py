@@ -6,8 +6,6 @@ what the journals of both rehearsals say.
 """
 
 import shutil
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +22,9 @@ from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Conflict, NotFound
 from apps.reliability import ports
 from apps.reliability.engine import cloning, evidence, notebook, shelf
+from apps.reliability.engine.freshness import OPEN
+from apps.reliability.engine.freshness import Shelved as Shelved
+from apps.reliability.engine.freshness import shelf_of_drills as shelf_of_drills
 from apps.reliability.engine.shelf import Drill as Drill
 from apps.reliability.errors import DrillFailed, EvidenceBroken
 from apps.reliability.models import DRILL_LIFECYCLE, DrillRun, DrillState, DrillStep
@@ -36,45 +37,6 @@ DRILL_KIND = "reliability.drill"
 #: The longest one rehearsal may take. Units: seconds.
 LONGEST = 180.0
 STEP_SECONDS = 2 * LONGEST + 60
-OPEN = (DrillState.QUEUED, DrillState.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class Shelved:
-    """A drill on the shelf, its newest run, and whether its proof is fresh."""
-
-    drill: Drill
-    newest: DrillRun | None
-    passed_at: datetime | None
-    stale: str
-
-    @property
-    def is_fresh(self) -> bool:
-        return not self.stale
-
-
-def shelf_of_drills() -> list[Shelved]:
-    """List the drills with their freshness. DRILL_OVERDUE is what `stale` says."""
-    found = []
-    for drill in shelf.every():
-        rows = DrillRun.objects.filter(slug=drill.slug).order_by("-id")
-        passed = rows.filter(state=DrillState.PASSED).first()
-        stale = _stale(drill, rows.exclude(state__in=OPEN).first(), passed)
-        at = passed.finished_at if passed else None
-        found.append(Shelved(drill, rows.first(), at, stale))
-    return found
-
-
-def _stale(drill: Drill, ended: DrillRun | None, passed: DrillRun | None) -> str:
-    if passed is None or passed.finished_at is None:
-        return "never passed"
-    if passed.definition != drill.digest:
-        return "the drill changed since it passed"
-    if clock.now() - passed.finished_at > timedelta(days=shelf.FRESH_DAYS):
-        return f"passed more than {shelf.FRESH_DAYS} days ago"
-    if ended and ended.state in (DrillState.DEVIATED, DrillState.FAILED):
-        return f"the last one {ended.state}"
-    return ""
 
 
 def start_drill(*, by: Principal, slug: str) -> DrillRun:

@@ -10,8 +10,11 @@ import uuid
 from django.conf import settings
 from django.utils.module_loading import import_string
 from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
 
 from apps.common import clock
+from apps.runs.ports import BrokerFacts
 
 logger = logging.getLogger(__name__)
 
@@ -36,3 +39,21 @@ def ring(run_id: uuid.UUID, queue: str) -> None:
     except (OperationalError, OSError):
         _quiet_until = clock.monotonic() + REST_SECONDS
         logger.warning("broker unreachable", extra={"event": "broker.down"})
+
+
+def ask() -> BrokerFacts:
+    """Ask the broker for its version and for what it does when its memory is full.
+
+    Again: harmless. A hosted one may keep the policy to itself; then it is "".
+    """
+    broker: Redis = Redis.from_url(
+        settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0
+    )
+    try:
+        memory = broker.info("memory")
+        server = broker.info("server")
+    except (RedisError, OSError) as error:
+        return BrokerFacts(problem=f"unreachable: {error}"[:200])
+    finally:
+        broker.close()
+    return BrokerFacts(str(server["redis_version"]), str(memory["maxmemory_policy"]))

@@ -1,0 +1,49 @@
+"""How old each drill's proof is."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from apps.common import clock
+from apps.reliability.engine import shelf
+from apps.reliability.engine.shelf import Drill
+from apps.reliability.models import DrillRun, DrillState
+
+OPEN = (DrillState.QUEUED, DrillState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A drill on the shelf, its newest run, and whether its proof is fresh."""
+
+    drill: Drill
+    newest: DrillRun | None
+    passed_at: datetime | None
+    stale: str
+
+    @property
+    def is_fresh(self) -> bool:
+        return not self.stale
+
+
+def shelf_of_drills() -> list[Shelved]:
+    """List the drills with their freshness. DRILL_OVERDUE is what `stale` says."""
+    found = []
+    for drill in shelf.every():
+        rows = DrillRun.objects.filter(slug=drill.slug).order_by("-id")
+        passed = rows.filter(state=DrillState.PASSED).first()
+        stale = _stale(drill, rows.exclude(state__in=OPEN).first(), passed)
+        at = passed.finished_at if passed else None
+        found.append(Shelved(drill, rows.first(), at, stale))
+    return found
+
+
+def _stale(drill: Drill, ended: DrillRun | None, passed: DrillRun | None) -> str:
+    if passed is None or passed.finished_at is None:
+        return "never passed"
+    if passed.definition != drill.digest:
+        return "the drill changed since it passed"
+    if clock.now() - passed.finished_at > timedelta(days=shelf.FRESH_DAYS):
+        return f"passed more than {shelf.FRESH_DAYS} days ago"
+    if ended and ended.state in (DrillState.DEVIATED, DrillState.FAILED):
+        return f"the last one {ended.state}"
+    return ""
