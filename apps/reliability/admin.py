@@ -9,6 +9,7 @@ from apps.reliability.models import (
     DrillStep,
     Incident,
     Notice,
+    Recovery,
     Rollback,
     Silence,
     SloMark,
@@ -32,6 +33,23 @@ class RollbackAdmin(ReadOnlyAdmin):
     )
     list_filter = ("state",)
     search_fields = ("alarm_id__exact",)
+    ordering = ("-id",)
+
+
+@admin.register(Recovery)
+class RecoveryAdmin(ReadOnlyAdmin):
+    list_display = (
+        "created_at",
+        "kind",
+        "source",
+        "ok",
+        "took_ms",
+        "age_seconds",
+        "events_lost",
+        "by",
+    )
+    list_filter = ("kind", "ok", "vendor")
+    search_fields = ("source",)
     ordering = ("-id",)
 
 

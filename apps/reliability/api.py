@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Query, Router
+from ninja import Query, Router, Status
 
 from apps.access import queries as access
 from apps.access.models import Role
@@ -13,6 +13,7 @@ from apps.audit import services as audit
 from apps.common.schemas import PROBLEMS, Cursor, Out, cut
 
 from . import queries, services
+from .models import Recovery
 from .queries import readiness, rollbacks
 from .schemas import (
     AlertOut,
@@ -29,6 +30,8 @@ from .schemas import (
     IncidentPage,
     MoveIn,
     ReasonIn,
+    RecoveryOut,
+    RehearsalOut,
     ResumedOut,
     ReviewIn,
     RollbackOut,
@@ -41,6 +44,8 @@ from .schemas import (
 )
 
 router = Router(tags=["health"], by_alias=True)
+#: How many restores are listed.
+RECOVERIES = 50
 
 
 class CheckOut(Out):
@@ -106,9 +111,9 @@ def list_snapshots(request: HttpRequest) -> list[services.Snapshot]:
 @router.post(
     "/snapshots", response={201: SnapshotOut} | PROBLEMS, operation_id="createSnapshot"
 )
-def create_snapshot(request: HttpRequest) -> tuple[int, services.Snapshot]:
+def create_snapshot(request: HttpRequest) -> Status[services.Snapshot]:
     by = caller(request, "store:write").principal
-    return 201, services.create_snapshot(by=by)
+    return Status(201, services.create_snapshot(by=by))
 
 
 @router.post(
@@ -120,6 +125,28 @@ def verify_snapshot(request: HttpRequest, name: str) -> services.Snapshot:
     """Open a copy of it and recompute its log."""
     by = caller(request, "store:write").principal
     return services.verify_snapshot(by=by, name=name)
+
+
+@router.get(
+    "/recoveries",
+    response={200: list[RecoveryOut]} | PROBLEMS,
+    operation_id="listRecoveries",
+)
+def list_recoveries(request: HttpRequest) -> list[Recovery]:
+    """The newest restores, real and rehearsed, each with what it took and gave up."""
+    caller(request, "store:read")
+    return list(queries.recoveries()[:RECOVERIES])
+
+
+@router.post(
+    "/snapshots/rehearse",
+    response={202: RehearsalOut} | PROBLEMS,
+    operation_id="rehearseRestore",
+)
+def rehearse_restore(request: HttpRequest) -> Status[dict[str, Any]]:
+    """Let a worker restore the newest snapshot beside the store and measure it."""
+    by = caller(request, "store:write").principal
+    return Status(202, {"run_id": services.start_restore_rehearsal(by=by).id})
 
 
 @router.get(

@@ -21,7 +21,11 @@ class ReliabilityConfig(AppConfig):
         )
         ports.plug(programs.Programs())
         ports.plug_stage(stage.Stage())
-        runs.handlers.register(services.SNAPSHOT_KIND, services.take_scheduled)
+        for kind, handler in (
+            (services.SNAPSHOT_KIND, services.take_scheduled),
+            (services.REHEARSAL_KIND, services.carry_rehearsal),
+        ):
+            runs.handlers.register(kind, handler, step_seconds=services.COPY_SECONDS)
         ports.plug_courier(webhook.Courier())
         runs.handlers.register(services.SYNTHETIC_KIND, services.carry_breach)
         runs.ticks.register("reliability.notices", services.send_due, 5.0)

@@ -19,6 +19,7 @@ from apps.reliability.models import (
     AlertOrigin,
     Incident,
     IncidentQuerySet,
+    Recovery,
     Rollback,
     Silence,
 )
@@ -92,6 +93,17 @@ def _chain() -> Check:
 def rollbacks() -> QuerySet[Rollback]:
     """Return what was found of stores that went back, newest first."""
     return Rollback.objects.order_by("-id")
+
+
+def recoveries(*, kind: str = "") -> QuerySet[Recovery]:
+    """Return the restores, real and rehearsed, newest first."""
+    rows = Recovery.objects.order_by("-id")
+    return rows.filter(kind=kind) if kind else rows
+
+
+def newest_proof() -> Recovery | None:
+    """Return the newest restore that succeeded, real or rehearsed."""
+    return recoveries().filter(ok=True).first()
 
 
 def count_held(rollback: Rollback | None) -> int:

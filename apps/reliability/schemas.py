@@ -20,6 +20,25 @@ class SnapshotOut(Out):
     verified_at: datetime | None
 
 
+class RecoveryOut(Out):
+    id: UUID
+    kind: str
+    source: str
+    created_at: datetime
+    ok: bool
+    problem: str
+    took_ms: int
+    age_seconds: int
+    events: int
+    events_lost: int
+    bytes: int
+    by: str
+
+
+class RehearsalOut(Out):
+    run_id: UUID
+
+
 class RollbackOut(Out):
     id: UUID
     state: str

@@ -12,6 +12,7 @@ urlpatterns = [
     path("store/accept/", views.accept_rollback, name="accept_rollback"),
     path("store/<uuid:rollback_id>/resume/", views.resume_stale, name="resume_stale"),
     path("store/snapshot/", views.create_snapshot, name="create_snapshot"),
+    path("store/rehearse/", views.rehearse_restore, name="rehearse_restore"),
     path("incidents/", views.incident_list, name="incidents"),
     path("incidents/open/", views.open_incident, name="open_incident"),
     path("incidents/panel/", views.panel, name="panel"),

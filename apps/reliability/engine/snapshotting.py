@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit
@@ -58,6 +60,11 @@ def folder() -> Path:
     if str(where) in ("", "."):
         raise SnapshotFailed("POLAR_SNAPSHOT_DIR is not set.")
     return Path(where)
+
+
+def vendor() -> str:
+    """Which database the store is of."""
+    return connection.vendor
 
 
 def create() -> Snapshot:
@@ -214,6 +221,13 @@ def put_into_place(copy: Path) -> Path | None:
         os.replace(draft, store)
         _sync(store.parent)
     return kept
+
+
+def bring_up_to_date() -> None:
+    """Apply the migrations that came after the copy was taken. Again: nothing."""
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        call_command("migrate", interactive=False, verbosity=0)
 
 
 def _copy_store(into: Path) -> None:

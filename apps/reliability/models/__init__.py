@@ -30,6 +30,12 @@ from apps.reliability.models.store import (
     ROLLBACK_LIFECYCLE as ROLLBACK_LIFECYCLE,
 )
 from apps.reliability.models.store import (
+    Recovery as Recovery,
+)
+from apps.reliability.models.store import (
+    RecoveryKind as RecoveryKind,
+)
+from apps.reliability.models.store import (
     Rollback as Rollback,
 )
 from apps.reliability.models.store import (

@@ -1,4 +1,7 @@
-"""What was found when the store went back, and what an operator decided."""
+"""What was found when the store went back, what an operator decided, and how long
+bringing a copy back took."""
+
+from datetime import timedelta
 
 from django.db import models
 from django.db.models import Q
@@ -12,6 +15,7 @@ audit_ports.declare(
     "snapshot.verified",
     "snapshot.pruned",
     "store.alarm_raised",
+    "store.rehearsed",
     "store.restored",
 )
 
@@ -71,3 +75,56 @@ class Rollback(Row):
     def mark(self) -> str:
         """By this its stale runs are found."""
         return f"rollback:{self.alarm_id}"
+
+
+class RecoveryKind(models.TextChoices):
+    REHEARSED = "rehearsed"
+    RESTORED = "restored"
+
+
+class Recovery(Row):
+    """One copy of the store brought back, for real or beside the store to prove that
+    it can be: how long it took (RTO), how old it was and what it lacked (RPO)."""
+
+    kind = models.CharField(max_length=12, choices=RecoveryKind.choices)
+    source = models.CharField(max_length=500)
+    vendor = models.CharField(max_length=20)
+    ok = models.BooleanField()
+    problem = models.CharField(max_length=500, blank=True)
+    #: From the first step until a store stands that passed a whole verification.
+    took_ms = models.PositiveBigIntegerField(help_text="milliseconds")
+    #: How old the copy's newest content was when the restore began.
+    age_seconds = models.PositiveBigIntegerField(default=0)
+    events = models.BigIntegerField(default=0)
+    events_lost = models.BigIntegerField(default=0)
+    bytes = models.BigIntegerField(default=0)
+    by = models.CharField(max_length=160)
+
+    class Meta:
+        verbose_name_plural = "recoveries"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=RecoveryKind.values), name="recovery_kind"
+            ),
+            models.CheckConstraint(
+                condition=Q(ok=True, problem="") | Q(ok=False) & ~Q(problem=""),
+                name="recovery_says_why_not",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.source} {self.created_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def recovery_seconds(self) -> float:
+        """RTO, as measured."""
+        return self.took_ms / 1000
+
+    @property
+    def age(self) -> timedelta:
+        return timedelta(seconds=self.age_seconds)
+
+    @property
+    def lost_seconds(self) -> int:
+        """RPO, as measured: nothing where the copy lacked nothing."""
+        return self.age_seconds if self.events_lost else 0

@@ -51,6 +51,14 @@ from apps.reliability.services.incidents import (
 from apps.reliability.services.notices import remove_webhook as remove_webhook
 from apps.reliability.services.notices import save_webhook as save_webhook
 from apps.reliability.services.notices import send_due as send_due
+from apps.reliability.services.recoveries import COPY_SECONDS as COPY_SECONDS
+from apps.reliability.services.recoveries import REHEARSAL_KIND as REHEARSAL_KIND
+from apps.reliability.services.recoveries import carry_rehearsal as carry_rehearsal
+from apps.reliability.services.recoveries import figures as figures
+from apps.reliability.services.recoveries import rehearse_restore as rehearse_restore
+from apps.reliability.services.recoveries import (
+    start_restore_rehearsal as start_restore_rehearsal,
+)
 from apps.reliability.services.snapshots import SNAPSHOT_KIND as SNAPSHOT_KIND
 from apps.reliability.services.snapshots import Snapshot as Snapshot
 from apps.reliability.services.snapshots import create_snapshot as create_snapshot

@@ -17,8 +17,9 @@ from apps.common.actor import Actor
 from apps.common.errors import Invalid
 from apps.reliability.engine import snapshotting
 from apps.reliability.engine.snapshotting import Snapshot as Snapshot
+from apps.reliability.errors import SnapshotBroken
 from apps.reliability.models import Rollback
-from apps.reliability.services import store
+from apps.reliability.services import recoveries, store
 from apps.runs import services as runs
 from apps.runs.models import Schedule
 from apps.runs.ports import Finish, RunContext
@@ -87,10 +88,12 @@ def restore(*, by: Actor, source: str, reason: str) -> tuple[Rollback | None, st
     """
     if not reason.strip():
         raise Invalid("Say why it is restored.")
+    watch = recoveries.Stopwatch()
     copy = snapshotting.copy_of(source)
     audit.announce_restore(by=by, source=source, reason=reason)
     kept = snapshotting.put_into_place(copy)
     connection.close()
+    snapshotting.bring_up_to_date()
     problem = audit.what_contradicts()
     if not problem:
         audit.end_restore(how=f"restored by {by.label}: {reason}")
@@ -98,25 +101,36 @@ def restore(*, by: Actor, source: str, reason: str) -> tuple[Rollback | None, st
     else:
         rollback = store.recover(by=by, problem=problem, reason=reason)
     with transaction.atomic():
+        lost = 0 if rollback is None else rollback.events_lost
+        noted = recoveries.note_restore(
+            watch, by=by.label, source=source, events_lost=lost
+        )
         audit.record(
             type="store.restored",
             actor=by,
             reason=reason,
-            data={"source": source, "went_back": rollback is not None},
+            data=recoveries.figures(noted) | {"went_back": rollback is not None},
         )
     audit.seal_all()
     return rollback, "" if kept is None else str(kept)
 
 
 def keep_snapshots() -> Snapshot:
-    """What the shipped schedule does: take one, drop the oldest, prove daily."""
+    """What the shipped schedule does: take one, drop the oldest, prove daily that
+    the newest can be restored.
+
+    Raises: what taking it raises; SnapshotBroken when it does not prove itself.
+    """
     system = access_services.system_principal()
     made = create_snapshot(by=system)
     prune_snapshots(by=system)
     proved = [each.verified_at for each in snapshots() if each.verified_at]
     newest = max(proved, default=None)
     if newest is None or (made.taken_at - newest).total_seconds() >= DAY_SECONDS:
-        return verify_snapshot(by=system, name=made.name)
+        proof = recoveries.rehearse_restore(by=system, name=made.name)
+        if not proof.ok:
+            raise SnapshotBroken(proof.problem)
+        return snapshotting.read(made.name)
     return made
 
 

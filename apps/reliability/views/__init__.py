@@ -36,6 +36,7 @@ from apps.reliability.views.shelf import (
 from apps.reliability.views.witness import (
     accept_rollback,
     create_snapshot,
+    rehearse_restore,
     resume_stale,
     store,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "open_incident",
     "panel",
     "readyz",
+    "rehearse_restore",
     "resume_stale",
     "run_step",
     "search",

@@ -19,10 +19,11 @@ from apps.audit import queries as audit_queries
 from apps.audit import services as audit
 from apps.common.errors import PolarError
 from apps.reliability import services
-from apps.reliability.queries import count_held, rollbacks
+from apps.reliability.queries import count_held, recoveries, rollbacks
 from apps.reliability.views.asking import principal_of
 
 EARLIER = 20
+RECOVERIES = 5
 
 
 @require_GET
@@ -42,6 +43,7 @@ def store(request: HttpRequest) -> HttpResponse:
         "rollback": newest,
         "held": count_held(newest),
         "snapshots": services.snapshots(),
+        "recoveries": recoveries()[:RECOVERIES],
         "earlier": (found.exclude(id=newest.id) if newest else found)[:EARLIER],
     }
     return render(request, "reliability/store.html", context)
@@ -81,4 +83,15 @@ def create_snapshot(request: HttpRequest) -> HttpResponse:
         messages.success(request, f"Snapshot {made.name}: {made.events} events.")
     except PolarError as error:
         messages.error(request, f"No snapshot: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("reliability:store"))
+
+
+@require_POST
+def rehearse_restore(request: HttpRequest) -> HttpResponse:
+    """Let a worker restore the newest snapshot beside the store."""
+    try:
+        run = services.start_restore_rehearsal(by=principal_of(request))
+        messages.success(request, f"Run {str(run.id)[-6:]} rehearses the restore.")
+    except PolarError as error:
+        messages.error(request, f"Not started: {error.detail} ({error.code})")
     return HttpResponseRedirect(reverse("reliability:store"))

@@ -1,4 +1,4 @@
-"""`snapshot create | verify | list | prune`: whole copies of the store."""
+"""`snapshot create | verify | rehearse | list | prune`: whole copies of the store."""
 
 import json
 from argparse import RawDescriptionHelpFormatter
@@ -15,6 +15,7 @@ EXAMPLE = """\
 example:
   ./polar snapshot create
   ./polar snapshot verify 20260301T060000000000-1204
+  ./polar snapshot rehearse --json
 """
 
 
@@ -32,6 +33,10 @@ class Command(BaseCommand):
             "verify", help="open a copy, recompute; exit 1 if bad"
         )
         verify.add_argument("name", nargs="?", default="", help="default: the newest")
+        rehearse = verbs.add_parser(
+            "rehearse", help="restore it beside the store and measure; exit 1 if bad"
+        )
+        rehearse.add_argument("name", nargs="?", default="", help="default: the newest")
         verbs.add_parser("list", help="newest first")
         prune = verbs.add_parser("prune", help="remove all but the newest")
         prune.add_argument("--keep", type=int, default=28)
@@ -45,9 +50,14 @@ class Command(BaseCommand):
             raise CommandError(f"{error} ({error.code})") from error
         if options["json"]:
             self.stdout.write(json.dumps(found, default=str, sort_keys=True))
-            return
-        for row in found if isinstance(found, list) else [found]:
-            self.stdout.write(row if isinstance(row, str) else _line(row))
+        elif options["verb"] == "rehearse":
+            for name, value in found.items():
+                self.stdout.write(f"{name}: {value}")
+        else:
+            for row in found if isinstance(found, list) else [found]:
+                self.stdout.write(row if isinstance(row, str) else _line(row))
+        if options["verb"] == "rehearse" and not found["ok"]:
+            raise SystemExit(1)
 
     def do_create(self, options: dict[str, Any]) -> dict[str, Any]:
         return asdict(services.create_snapshot(by=access.system_principal()))
@@ -58,6 +68,12 @@ class Command(BaseCommand):
             raise CommandError("There is no snapshot yet: ./polar snapshot create")
         proved = services.verify_snapshot(by=access.system_principal(), name=name)
         return asdict(proved)
+
+    def do_rehearse(self, options: dict[str, Any]) -> dict[str, Any]:
+        system = access.system_principal()
+        return services.figures(
+            services.rehearse_restore(by=system, name=options["name"])
+        )
 
     def do_list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         return [asdict(snapshot) for snapshot in services.snapshots()]
