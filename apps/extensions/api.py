@@ -210,7 +210,8 @@ def _answered(answer: services.Executed, body: Any) -> dict[str, Any]:
         "callId": answer.call_id,
     }
     if answer.status == "completed":
-        return {**shown, "output": answer.output, "replayed": answer.is_replayed}
+        done = {"replayed": answer.is_replayed, "degraded": answer.is_degraded}
+        return {**shown, **done, "output": answer.output}
     if answer.status == "approval_required":
         return {**shown, "approvalId": answer.approval_id}
     return {**shown, "error": _error(answer), "minimalPayload": answer.example or None}

@@ -322,6 +322,8 @@ class Session:
     principal_id: UUID
     #: The capability scope of the profile that serves it; None narrows nothing.
     scope: Json | None = None
+    #: What its conversation has taken in; every call of the session carries it.
+    labels: frozenset[str] = frozenset()
 
 
 #: Finds a session by its id; None when there is no such session.

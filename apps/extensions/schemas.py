@@ -132,6 +132,8 @@ class ExecuteOut(Out):
     call_id: str
     approval_id: str = ""
     replayed: bool = False
+    #: It ran without isolation, as an operator had accepted.
+    degraded: bool = False
     output: Any = None
     error: ErrorOut | None = None
     minimal_payload: dict[str, Any] | None = None

@@ -3,6 +3,7 @@ matches a schema: a stranger's schema never fetches what it refers to."""
 
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import jsonschema
 from jsonschema.protocols import Validator
@@ -37,7 +38,7 @@ def check_may_decide(by: Principal, asked: ApprovalRequest) -> bool:
     if not by.is_active or (by.user is not None and not by.user.is_active):
         raise Denied(f"{by.label} is not active.")
     check_role(by, Role.APPROVER, asked.workspace)
-    alone = _approvers_of(asked) < 2
+    alone = count_approvers(asked.workspace_id) < 2
     own = by.id == asked.requester_id or (
         by.user_id is not None and asked.requester.user_id == by.user_id
     )
@@ -56,9 +57,10 @@ def can_decide(by: Principal, asked: ApprovalRequest) -> str:
     return ""
 
 
-def _approvers_of(asked: ApprovalRequest) -> int:
+def count_approvers(workspace_id: UUID) -> int:
+    """Count who could answer a question in a workspace."""
     return Membership.objects.filter(
-        workspace=asked.workspace,
+        workspace_id=workspace_id,
         role__in=[Role.APPROVER, Role.ADMIN],
         user__is_active=True,
     ).count()

@@ -75,6 +75,8 @@ class TrustFacts:
     lifecycle: str  # enabled | disabled | …
     reason: str = ""
     is_pinned: bool = True
+    #: False where its code runs here unconfined, because an operator accepted it.
+    is_isolated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Outcome:
     output: Any
     usage: Usage
     replayed: bool = False
+    #: What was done ran without isolation.
+    is_degraded: bool = False
 
 
 class Permit:

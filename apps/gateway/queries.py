@@ -79,6 +79,19 @@ def open_approvals() -> QuerySet[ApprovalRequest]:
     return found.select_related("call").order_by("id")
 
 
+def waiting_key(act: str, capability: str) -> str:
+    """Return the key of the newest call that waits for a person and whose key
+    begins with this act; "" when none does."""
+    waiting = Call.objects.filter(
+        state=CallState.AWAITING_APPROVAL,
+        capability=capability,
+        idempotency_key__startswith=act,
+    )
+    return (
+        waiting.order_by("-id").values_list("idempotency_key", flat=True).first() or ""
+    )
+
+
 def overdue_approvals(now: datetime) -> QuerySet[ApprovalRequest]:
     """Return what was not answered, or not used, in time."""
     found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(

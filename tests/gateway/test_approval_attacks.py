@@ -430,7 +430,7 @@ def test_many_targets_ask_whatever_was_granted(count, asks, outside, rob, worksp
     assert len(outside.reached) == (0 if asks else 1)
 
 
-def test_dry_run_shows_what_would_happen_and_does_nothing(outside, rob, workspace):
+def test_dry_run_shows_what_would_happen_and_does_nothing(outside, rob, workspace, bob):
     request = outside.request(
         rob, workspace, risk=DESTRUCTIVE, preview=lambda: {"deletes": ["a", "b"]}
     )
@@ -482,7 +482,7 @@ def test_auto_start_when_rejected_in_its_window_then_never(
 
 
 def test_auto_start_of_something_destructive_waits_for_a_person(
-    outside, rob, workspace
+    outside, rob, workspace, bob
 ):
     request = replace(automation(outside, rob, workspace), risk=DESTRUCTIVE)
     asked = ask(request)

@@ -344,7 +344,7 @@ def test_external_when_granted_then_not_asked(request_, outside, workspace):
     assert len(outside.keys) == 1
 
 
-def test_destructive_when_granted_then_asked_all_the_same(request_, workspace):
+def test_destructive_when_granted_then_asked_all_the_same(request_, bob):
     Grant.objects.create(
         kind=CallKind.TOOL, capabilities=["*"], reason="wide", granted_by="test"
     )
@@ -353,7 +353,7 @@ def test_destructive_when_granted_then_asked_all_the_same(request_, workspace):
         services.call(replace(request_, risk=Risk("destructive")))
 
 
-def test_rule_of_two_when_three_legs_meet_then_asks(request_):
+def test_rule_of_two_when_three_legs_meet_then_asks(request_, bob):
     Grant.objects.create(
         kind=CallKind.TOOL, capabilities=["*"], reason="wide", granted_by="test"
     )

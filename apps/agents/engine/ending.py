@@ -28,6 +28,8 @@ EVENT_OF = {
     TurnState.CANCELLED: "turn.cancelled",
 }
 SCRIPTED = "scripted"
+#: Of a step whose tool ran without isolation.
+ISOLATION = "isolation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ def _header(turn: Turn, steps: list[Step], values: dict[str, Any]) -> dict[str, 
     }
     if any(step.result.get(SCRIPTED) for step in steps):
         header[SCRIPTED] = True
+    if any(step.result.get(ISOLATION) for step in steps):
+        header[ISOLATION] = "degraded"
     return header
 
 

@@ -151,6 +151,8 @@ class TurnLoop:
             "output": redaction.scrub_tree(outcome.output),
             "micros": outcome.usage.micros,
         }
+        if outcome.is_degraded:
+            result["isolation"] = "degraded"
         self._commit(step, Ending(StepState.DONE, result, outcome.call_id))
 
     def _handoff_step(self, step: Step) -> runs_ports.Park | None:

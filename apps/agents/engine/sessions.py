@@ -10,6 +10,8 @@ from apps.common.errors import NotFound
 from apps.extensions.ports import Dependent, Session
 from apps.runs.models import Schedule, ScheduleState
 
+#: The turns of a conversation whose labels a call from outside carries.
+TURNS_TOLD = 100
 #: More than a person reads on one page.
 SHOWN = 200
 
@@ -76,6 +78,17 @@ def _session(conversation: Conversation) -> Session:
         workspace_id=conversation.workspace_id,
         principal_id=conversation.principal_id,
         scope=scope,
+        labels=_labels_of(conversation),
+    )
+
+
+def _labels_of(conversation: Conversation) -> frozenset[str]:
+    """What the turns that a new one would be told have taken in."""
+    turns = Turn.objects.filter(conversation=conversation).order_by("-id")
+    return frozenset(
+        label
+        for labels in turns.values_list("labels", flat=True)[:TURNS_TOLD]
+        for label in labels
     )
 
 

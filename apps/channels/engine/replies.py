@@ -41,8 +41,10 @@ def text_of(turn: Turn) -> str:
     """Say what a turn came to, as every channel says it."""
     text = turn.answer_text.strip()
     if turn.state == TurnState.ANSWERED:
-        note = "\n\n(Answered by a fallback model.)" if turn.degraded else ""
-        return (text or "(no text)") + note
+        notes = "\n\n(Answered by a fallback model.)" if turn.degraded else ""
+        if turn.header.get("isolation"):
+            notes += "\n\n(A tool ran without isolation.)"
+        return (text or "(no text)") + notes
     why = (turn.reason or turn.state).replace("_", " ")
     said = f"{text}\n\n" if text else ""
     return f"{said}This was not finished: {why}. Trace {turn.trace_id}."

@@ -24,6 +24,8 @@ _LIMITS = {
     "memoryBytes": "memory_bytes",
     "processes": "processes",
 }
+#: Parts that are started on this host.
+OWN_PROCESS = frozenset({ports.Transport.SCRIPT, ports.Transport.STDIO})
 REACHES_OUT = frozenset({Trust.REVIEWED, Trust.TRUSTED})
 
 
@@ -43,6 +45,13 @@ def grants_of(row: Extension, *, trust: str = "") -> ports.Grants:
 def needs_secret(row: Extension) -> bool:
     """Tell whether a call of this extension opens a secret."""
     return row.trust == Trust.TRUSTED and bool((row.grants or {}).get("secrets"))
+
+
+def runs_open(row: Extension) -> bool:
+    """Tell whether its own code runs here without isolation, as was accepted."""
+    if not row.accepts_degraded or ports.isolation().is_available:
+        return False
+    return any(each["transport"] in OWN_PROCESS for each in row.parts)
 
 
 def limits_of(row: Extension) -> ports.Limits:

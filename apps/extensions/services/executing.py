@@ -5,8 +5,10 @@ principal needs `act_as` for its workspace; every refusal before the gateway lea
 an event under the request's trace id.
 """
 
+import secrets
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from uuid import UUID
 
 from django.db import transaction
 
@@ -25,12 +27,15 @@ from apps.extensions.errors import (
     TypeMismatch,
 )
 from apps.extensions.models import Capability, Extension, Lifecycle
+from apps.gateway import queries as gateway_queries
 from apps.gateway.errors import CapabilityDenied
 from apps.gateway.policies import problems_of
 from apps.gateway.ports import Json, Lineage
 
 from .tools import ToolCallRequest, run_tool
 
+#: Of a key without an idempotencyKey: these say which act, the rest is random.
+ACT_CHARACTERS = 32
 #: The scope that lets a token act for others in one workspace: act_as:<workspace>.
 ACT_AS = "act_as"
 
@@ -47,6 +52,7 @@ class Executed:
     approval_id: str = ""
     call_id: str = ""
     is_replayed: bool = False
+    is_degraded: bool = False
     error: PolarError | None = None
     example: Json = field(default_factory=dict)
 
@@ -55,7 +61,9 @@ def execute_extension(*, auth: Authenticated, body: Any) -> Executed:
     """Run one capability, or say exactly why not and what would have worked.
 
     Raises nothing of the tree: a refusal is the answer.
-    Again: the same idempotencyKey of the same principal replays its output.
+    Again: the same idempotencyKey of the same principal replays its output; without
+    one, exactly the same request goes on with the question that it opened.
+    Source: docs/decisions/0029-a-resend-finds-its-approval.md
     """
     given = body.get("traceId") if isinstance(body, dict) else None
     trace_id = str(given) if _is_trace(given) else ids.current_trace_id()
@@ -99,12 +107,14 @@ def _execute(auth: Authenticated, body: Any, answer: Executed) -> None:
             arguments=body["input"],
             principal=principal,
             workspace_id=session.workspace_id,
-            lineage=Lineage(session_id=session.session_id, trace_id=answer.trace_id),
+            lineage=_lineage(auth, body, answer.trace_id),
             scope=scope,
-            idempotency_key=_key(auth, body),
+            labels=session.labels,
+            idempotency_key=_key(auth, body, capability),
         )
     )
     answer.status, answer.output = "completed", outcome.output
+    answer.is_degraded = outcome.is_degraded
     answer.call_id, answer.is_replayed = str(outcome.call_id), outcome.replayed
 
 
@@ -171,6 +181,13 @@ def _check_scope(capability: Capability, requested: Json, effective: Json) -> No
     ext_id, name = capability.extension.ext_id, capability.capability_id
     if queries.covers(effective, ext_id, name):
         return
+    if ext_id not in requested["allowed"]:
+        raise CapabilityDenied(
+            f"The capability scope names nothing of {ext_id}.",
+            reason_code="scope_invalid",
+            would_allow={"allowed": {ext_id: [name]}},
+            narrowed_by="request",
+        )
     is_asked = queries.covers(requested, ext_id, name)
     side = "the session's profile does not allow" if is_asked else "the scope lacks"
     raise CapabilityDenied(
@@ -181,12 +198,32 @@ def _check_scope(capability: Capability, requested: Json, effective: Json) -> No
     )
 
 
-def _key(auth: Authenticated, body: Json) -> str:
-    """A key belongs to the principal who sent it, to one capability."""
+def _lineage(auth: Authenticated, body: Json, trace_id: str) -> Lineage:
+    """Calls that one caller puts under one trace are one tree of work, so that the
+    loop guard counts them; without a traceId each call is a tree of its own."""
+    root = None
+    if body.get("traceId"):
+        root = UUID(canonical.digest(["trace", _who(auth, body), trace_id])[:32])
+    return Lineage(session_id=body["sessionId"], root_id=root, trace_id=trace_id)
+
+
+def _key(auth: Authenticated, body: Json, capability: Capability) -> str:
+    """A key belongs to the principal who sent it.
+
+    Without one a new effect is meant, unless exactly this request of this caller
+    waits for a person: then it goes on with that question.
+    """
     given = body.get("idempotencyKey")
-    if not given:
-        return ""
-    return canonical.digest(["executeExtension", str(auth.principal.id), given])
+    if given:
+        return canonical.digest(["executeExtension", str(auth.principal.id), given])
+    act = [_who(auth, body), body["sessionId"], capability.name, body["input"]]
+    exact = canonical.digest(canonical.arguments({"act": act}))[:ACT_CHARACTERS]
+    waiting = gateway_queries.waiting_key(exact, capability.name)
+    return waiting or exact + secrets.token_hex(ACT_CHARACTERS // 2)
+
+
+def _who(auth: Authenticated, body: Json) -> str:
+    return f"{auth.principal.id} for {body['userId']}"
 
 
 def _is_trace(value: Any) -> bool:

@@ -122,6 +122,7 @@ def _call_of(request: ToolCallRequest, capability: Capability) -> CallRequest:
         standing=lambda: _standing(row.id, row.definition_hash),
         needs_secret=sources.needs_secret(row),
         max_output_bytes=sources.limits_of(row).output_bytes,
+        bulk_threshold=capability.bulk_threshold,
     )
 
 
@@ -162,4 +163,5 @@ def trust_facts(row: Extension, decided_on: str) -> TrustFacts:
         lifecycle=row.lifecycle,
         reason=policies.why_blocked(row),
         is_pinned=is_pinned,
+        is_isolated=not sources.runs_open(row),
     )

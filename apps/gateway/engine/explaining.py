@@ -26,9 +26,13 @@ WOULD_ALLOW = {
     "guardrail": "Fewer of untrusted, private and outward together: a child turn with "
     "declared inputs only, or a person's approval.",
     "loop_guard": "A shallower or less repetitive tree of work, or a higher limit in "
-    "the settings.",
+    "the settings; for calls from outside, a traceId of its own for other work.",
     "budget": "A higher limit, a smaller request, or waiting for the window to reset.",
     "approval": "An approver's answer; or, for what may be granted, a grant.",
+    "destructive_grant_required": "Somebody with the role approver in this workspace; "
+    "then an approval of exactly this call.",
+    "label_conflict": "Somebody with the role approver in this workspace; or fewer of "
+    "untrusted, private and outward together.",
     "approval_denied": "A new request that an approver accepts; this one was rejected.",
     "approval_expired": "Asking again and an answer before the question expires.",
     "credential": "The vault is opened.",

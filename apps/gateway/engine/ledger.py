@@ -88,8 +88,12 @@ def find_earlier(call: Call) -> Call | None:
         .order_by("-id")
         .first()
     )
-    if found is not None and found.args_digest != call.args_digest:
-        raise KeyReused("This idempotency key was used with other arguments.")
+    if found is None:
+        return None
+    if found.args_digest != call.args_digest or found.capability != call.capability:
+        raise KeyReused(
+            f"This idempotency key was used for another call of {found.capability}."
+        )
     return found
 
 

@@ -26,7 +26,7 @@ from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 from . import asking, ledger
 from .decision import Decision
 from .sight import Sight, see
-from .stages import DECIDE
+from .stages import DECIDE, trust
 
 #: What deciding a call again may change on its row.
 DECIDED_FIELDS = (
@@ -182,7 +182,14 @@ def _replay(earlier: Call) -> Outcome:
         earlier.micros, earlier.tokens_in, earlier.tokens_out, earlier.tokens_cached
     )
     output = canonical.loads(earlier.result) if earlier.result else None
-    return Outcome(earlier.id, CallState.SUCCEEDED, output, usage, replayed=True)
+    return Outcome(
+        earlier.id,
+        CallState.SUCCEEDED,
+        output,
+        usage,
+        replayed=True,
+        is_degraded=_ran_open(earlier),
+    )
 
 
 def _execute(call: Call, request: CallRequest) -> Outcome:
@@ -201,9 +208,19 @@ def _execute(call: Call, request: CallRequest) -> Outcome:
         error.facts.setdefault("call_id", str(call.id))
         ledger.fail(call, request, error)
         raise
-    outcome = Outcome(call.id, CallState.SUCCEEDED, output, result.usage)
+    outcome = Outcome(
+        call.id,
+        CallState.SUCCEEDED,
+        output,
+        result.usage,
+        is_degraded=_ran_open(call),
+    )
     ledger.succeed(call, request, outcome)
     return outcome
+
+
+def _ran_open(call: Call) -> bool:
+    return bool(call.facts.get("isolation") == trust.DEGRADED)
 
 
 def _check_output(request: CallRequest, output: Any) -> Any:

@@ -1,7 +1,7 @@
 """Does a person have to decide, and has one decided?"""
 
 from apps.common import canonical
-from apps.common.errors import ApprovalRequired, Denied
+from apps.common.errors import ApprovalRequired, Denied, PolarError
 from apps.gateway.engine import rules
 from apps.gateway.engine.decision import Decision
 from apps.gateway.engine.standing import Standing, candidates
@@ -12,9 +12,14 @@ from apps.gateway.models import (
     CallState,
     PlanStep,
 )
-from apps.gateway.policies import check_may_decide
+from apps.gateway.policies import check_may_decide, count_approvers
 from apps.gateway.ports import CallKind
 
+#: What is refused at once where nobody could ever answer, and how that is called.
+NEEDS_SOMEBODY = {
+    "destructive": "destructive_grant_required",
+    "label_conflict": "label_conflict",
+}
 #: How many targets are kept with the decision.
 TARGETS_KEPT = 200
 
@@ -25,7 +30,7 @@ def check(decision: Decision) -> str:
 
     Writes: ApprovalRequest APPROVED → USED, or PlanStep used, one conditional
     UPDATE.   Raises: ApprovalRequired when nobody has decided; CapabilityDenied
-    when somebody rejected it or the question expired.
+    when somebody rejected it, the question expired, or nobody here may answer it.
     """
     request = decision.request
     reasons = [*decision.asks, *rules.risk_asks(request.risk.as_dict())]
@@ -193,8 +198,17 @@ def _withdrawn(found: ApprovalRequest) -> str:
 
 def _asks(
     decision: Decision, binding: str, *, withdrawn: str = "", approval_id: str = ""
-) -> ApprovalRequired:
+) -> PolarError:
     why = ", ".join(decision.facts["asks"])
+    needed = [
+        NEEDS_SOMEBODY[ask] for ask in decision.facts["asks"] if ask in NEEDS_SOMEBODY
+    ]
+    if needed and not count_approvers(decision.request.workspace_id):
+        return CapabilityDenied(
+            f"{decision.request.capability} asks first: {why}. Nobody here may "
+            "answer: give somebody in this workspace the role approver.",
+            reason_code=needed[0],
+        )
     detail = f"{decision.request.capability} asks first: {why}."
     if withdrawn:
         detail += f" The earlier approval no longer holds: {withdrawn}"

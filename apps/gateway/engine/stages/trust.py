@@ -4,6 +4,9 @@ from apps.common.errors import NotTrusted
 from apps.gateway.engine.decision import Decision
 from apps.gateway.ports import TrustFacts
 
+#: How a call is marked whose code ran without isolation.
+DEGRADED = "degraded"
+
 
 class NotEnabled(NotTrusted):
     """The extension is not enabled."""
@@ -14,7 +17,13 @@ class NotEnabled(NotTrusted):
 def check(decision: Decision) -> str:
     """Refuse a blocked, unpinned or disabled extension."""
     facts = decision.request.extension
-    return "none needed" if facts is None else check_facts(facts)
+    if facts is None:
+        return "none needed"
+    trust = check_facts(facts)
+    if facts.is_isolated:
+        return trust
+    decision.facts["isolation"] = DEGRADED
+    return f"{trust}, without isolation"
 
 
 def check_facts(facts: TrustFacts) -> str:
