@@ -63,7 +63,7 @@ def execute_extension(*, auth: Authenticated, body: Any) -> Executed:
     Raises nothing of the tree: a refusal is the answer.
     Again: the same idempotencyKey of the same principal replays its output; without
     one, exactly the same request goes on with the question that it opened.
-    Source: docs/decisions/0029-a-resend-finds-its-approval.md
+    Source: docs/decisions/0020-an-approval-is-one-exact-act.md
     """
     given = body.get("traceId") if isinstance(body, dict) else None
     trace_id = str(given) if _is_trace(given) else ids.current_trace_id()
