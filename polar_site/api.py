@@ -24,6 +24,7 @@ from apps.access.policies import Authenticated
 from apps.agents.api import router as agents
 from apps.audit.api import router as audit
 from apps.boards.api import router as boards
+from apps.channels.api import router as channels
 from apps.common.errors import (
     FieldProblem,
     Invalid,
@@ -132,6 +133,7 @@ for _router in (
     agents,
     audit,
     boards,
+    channels,
     extensions,
     gateway,
     providers,

@@ -34,6 +34,7 @@ ROLE_SCOPES = {
             "providers:read",
             "extensions:read",
             "tokens:*",
+            "channels:read",
         }
     ),
     Role.OPERATOR: frozenset(
@@ -43,6 +44,7 @@ ROLE_SCOPES = {
             "providers:read",
             "audit:read",
             "boards:*",
+            "channels:*",
             "halt:*",
             "extensions:*",
             "approvals:read",
@@ -59,6 +61,7 @@ ROLE_SCOPES = {
             "providers:*",
             "audit:*",
             "boards:*",
+            "channels:*",
             "halt:*",
             "approvals:*",
             "extensions:*",

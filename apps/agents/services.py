@@ -190,6 +190,7 @@ def _begin_scheduled(run: Run, profile: AgentProfile, text: str) -> Turn:
         trace_id=run.trace_id,
         origin=run.origin,
         parent_run=run,
+        reply_run_kind=automation.DELIVER_KIND if run.payload.get("deliverTo") else "",
     )
 
 

@@ -13,9 +13,9 @@ class ChannelsConfig(AppConfig):
         from apps.channels import ports, services
         from apps.runs import ports as runs_ports
 
-        ports.transports.register(
-            "telegram", "apps.channels.adapters.telegram.TelegramTransport"
-        )
+        telegram = "apps.channels.adapters.telegram.TelegramTransport"
+        ports.transports.register("telegram", telegram)
+        ports.hooks.register("telegram", telegram)
         slack = "apps.channels.adapters.slack.SlackTransport"
         ports.transports.register("slack", slack)
         ports.hooks.register("slack", slack)
@@ -26,8 +26,10 @@ class ChannelsConfig(AppConfig):
             queue=services.LISTEN_QUEUE,
             step_seconds=services.LISTEN_SECONDS + 60.0,
         )
+        runs_ports.handlers.register(services.HOME_KIND, services.carry_home)
         runs_ports.handlers.register(services.SEND_KIND, services.carry_send)
         runs_ports.handlers.register(services.FOLLOW_KIND, services.carry_follow)
         runs_ports.handlers.register(services.DELIVER_KIND, services.deliver)
         runs_ports.ticks.register("channels.listeners", services.keep_listening, 5.0)
         runs_ports.ticks.register("channels.forgotten", services.ring_forgotten, 15.0)
+        runs_ports.ticks.register("channels.approvals", services.route_approvals, 3.0)

@@ -21,6 +21,7 @@ audit_ports.declare(
     "channel.opened",
     "channel.paused",
     "channel.resumed",
+    "channel.changed",
     "channel.denied",
     "channel.refused",
     "channel.pairing_asked",
@@ -28,6 +29,7 @@ audit_ports.declare(
     "channel.identity_changed",
     "channel.undelivered",
     "channel.resent",
+    "channel.unreadable",
 )
 
 
@@ -45,6 +47,13 @@ class AccountState(models.TextChoices):
 class AccountSource(models.TextChoices):
     DESK = "desk"
     ENV = "env"
+
+
+class HearsBy(models.TextChoices):
+    """Whether we ask the vendor, or the vendor calls us."""
+
+    LISTEN = "listen"
+    HOOK = "hook"
 
 
 class Tier(models.TextChoices):
@@ -145,6 +154,25 @@ class Account(Row):
     sent_at = models.DateTimeField(null=True, blank=True)
     #: What went wrong last in hearing; "" once we hear again.
     trouble = models.CharField(max_length=300, blank=True, default="")
+    #: Since when it should hear: it is young, was resumed or got another token.
+    awaited_since = models.DateTimeField(default=clock.now)
+    #: The vendor refused us for good, until somebody mends it.
+    refused_at = models.DateTimeField(null=True, blank=True)
+    #: What the vendor calls our bot.
+    bot_name = models.CharField(max_length=80, blank=True, default="")
+    #: What the vendor keeps for us and we have not fetched; null is not known.
+    pending = models.PositiveIntegerField(null=True, blank=True)
+    hears_by = models.CharField(
+        max_length=8, choices=HearsBy.choices, default=HearsBy.LISTEN
+    )
+    #: The only senders, and the only groups, that are heard; empty is any.
+    allowed_senders = models.JSONField(default=list, blank=True)
+    allowed_chats = models.JSONField(default=list, blank=True)
+    #: What one sender may write in a minute.
+    per_minute = models.PositiveSmallIntegerField(default=20)
+    #: The chats that are told of alerts and asked for approvals.
+    alerts_to = models.CharField(max_length=80, blank=True, default="")
+    approvals_to = models.CharField(max_length=80, blank=True, default="")
     #: No message goes out before; the vendor asked for it.
     hold_until = models.DateTimeField(null=True, blank=True)
 
@@ -156,6 +184,10 @@ class Account(Row):
             models.CheckConstraint(
                 condition=Q(state__in=AccountState.values),
                 name="channels_account_state",
+            ),
+            models.CheckConstraint(
+                condition=Q(hears_by__in=HearsBy.values),
+                name="channels_account_hears_by",
             ),
         ]
 
@@ -234,10 +266,14 @@ class InboxMessage(Row):
     message_id = models.CharField(max_length=80, blank=True, default="")
     envelope = models.JSONField(default=dict, blank=True)
     #: started | command | renewed | decided | refused | denied | limited | nothing
+    #: | unreadable
     outcome = models.CharField(max_length=16, blank=True, default="")
     turn_id = models.UUIDField(null=True, blank=True)
     #: The progress mark that the message carries now.
     mark = models.CharField(max_length=16, blank=True, default="")
+    #: How many drafts of its answer were shown; none follows once it is answered.
+    drafts = models.PositiveSmallIntegerField(default=0)
+    is_answered = models.BooleanField(default=False)
 
     class Meta:
         constraints = [
@@ -297,8 +333,14 @@ class OutboxMessage(Row):
     error = models.CharField(max_length=300, blank=True, default="")
     turn_id = models.UUIDField(null=True, blank=True)
     approval_id = models.UUIDField(null=True, blank=True)
-    #: An answer that takes the place of a draft is an edit of that message.
+    #: It takes the place of a message that stands in the chat.
     replaces_id = models.CharField(max_length=80, blank=True, default="")
+    #: It takes the place of the message that this row became: an answer's draft.
+    replaces_row = models.UUIDField(null=True, blank=True)
+    #: Whose schedule says it unasked: quiet hours and a cap bind it.
+    schedule_id = models.UUIDField(null=True, blank=True)
+    #: It was let through, and counted, once.
+    admitted = models.BooleanField(default=False)
 
     class Meta:
         constraints = [
@@ -313,6 +355,12 @@ class OutboxMessage(Row):
                 fields=["account", "chat", "id"],
                 condition=Q(state__in=["pending", "sending"]),
                 name="channels_outbox_next",
+            ),
+            # where a question is shown
+            models.Index(
+                fields=["approval_id"],
+                condition=Q(approval_id__isnull=False),
+                name="channels_outbox_asked",
             ),
             # what a person has to look at
             models.Index(

@@ -7,11 +7,13 @@ the token of one account, brings `Update`s, and sends what an `Outgoing` says.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from django.utils.module_loading import import_string
 
+from apps.access.models import Principal, Workspace
 from apps.channels.errors import ChannelRefused
+from apps.common.errors import UpstreamError
 from apps.common.redaction import SecretStr
 from apps.gateway.ports import Permit
 
@@ -84,7 +86,7 @@ class Update:
     again; `cursor` is where receiving goes on once this is kept."""
 
     external_id: str
-    kind: str  # message | edit | action | nothing
+    kind: str  # message | edit | action | home | nothing | unreadable
     envelope: Envelope
     key: ConversationKey
     display: str = ""
@@ -131,6 +133,10 @@ class SentRef:
     message_id: str
 
 
+def _not_held() -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One account as a transport sees it."""
@@ -142,11 +148,36 @@ class Line:
     cursor: int = 0
     #: Every command with what it does.
     menu: tuple[tuple[str, str], ...] = ()
+    #: What the vendor calls our bot, once it told us.
+    name: str = ""
+    #: Where the vendor calls us; "" when we ask it.
+    hook_url: str = ""
+    #: How long nothing may be sent, because the vendor asked to wait. Seconds.
+    held: Callable[[], float] = _not_held
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That we hear: the vendor answered, or a pong came.
+
+    `pending` is what it still keeps for us, None when it did not say.
+    """
+
+    pending: int | None = None
+    name: str = ""
+
+
+def check_hold(line: Line) -> None:
+    """Send nothing before the vendor agrees.   Raises: UpstreamError, with when."""
+    wait = line.held()
+    if wait > 0:
+        raise UpstreamError("The vendor asked to wait.", retry_after=wait)
 
 
 #: Keeps one update in one transaction; raises when it could not.
 Sink = Callable[[Update], object]
 Stopping = Callable[[], bool]
+Heard = Callable[[Proof], None]
 
 
 class Transport(Protocol):
@@ -156,9 +187,10 @@ class Transport(Protocol):
     ChannelRefused for good; DeliveryUnknown when it may have arrived.
     """
 
-    def listen(
-        self, line: Line, sink: Sink, stopping: Stopping, heard: Callable[[], None]
-    ) -> None:
+    #: A draft is edited so often at most; None is never. Units: seconds.
+    draft_seconds: float | None
+
+    def listen(self, line: Line, sink: Sink, stopping: Stopping, heard: Heard) -> None:
         """Bring updates until `stopping()`; call `heard` at each proof of hearing."""
 
     def fetch(self, line: Line, attachment: Attachment) -> Attachment:
@@ -178,6 +210,14 @@ class Transport(Protocol):
 
     def answer(self, line: Line, permit: Permit, answer_to: str, text: str) -> None:
         """Tell who pressed a button what became of it, at once."""
+
+
+@runtime_checkable
+class HomeTab(Protocol):
+    """A vendor that has a page of ours for each person."""
+
+    def home(self, line: Line, permit: Permit, title: str, said: Json) -> None:
+        """Draw it. Shape: `said` is user, and lines as pairs of a name and a text."""
 
 
 class Registry:
@@ -245,3 +285,31 @@ class Hooks:
 
 
 hooks = Hooks()
+
+
+@dataclass(frozen=True, slots=True)
+class PluggedCommand:
+    """A slash command of a higher app. `do` gets who asks, where, and the rest of
+    the line; it returns what to say, or raises what its service refuses."""
+
+    name: str
+    tier: str
+    help: str
+    do: Callable[[Principal, Workspace, str], str]
+
+
+class Commands:
+    """The slash commands that other apps add."""
+
+    def __init__(self) -> None:
+        self._plugged: dict[str, PluggedCommand] = {}
+
+    def register(self, command: PluggedCommand) -> None:
+        """Again: the last one counts."""
+        self._plugged[command.name] = command
+
+    def all(self) -> list[PluggedCommand]:
+        return list(self._plugged.values())
+
+
+plugged_commands = Commands()

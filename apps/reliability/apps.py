@@ -10,6 +10,8 @@ class ReliabilityConfig(AppConfig):
     label = "reliability"
 
     def ready(self) -> None:
+        from apps.channels import ports as channel_ports
+        from apps.channels import services as channels
         from apps.reliability import ports, services
         from apps.reliability.adapters import programs, stage, webhook
         from apps.reliability.engine import alerts, starter
@@ -26,6 +28,8 @@ class ReliabilityConfig(AppConfig):
             (services.REHEARSAL_KIND, services.carry_rehearsal),
         ):
             runs.handlers.register(kind, handler, step_seconds=services.COPY_SECONDS)
+        ports.plug_messenger(channels.tell_operators, channels.tells_operators)
+        channel_ports.plugged_commands.register(services.INCIDENT_COMMAND)
         ports.plug_courier(webhook.Courier())
         runs.handlers.register(services.SYNTHETIC_KIND, services.carry_breach)
         runs.ticks.register("reliability.notices", services.send_due, 5.0)

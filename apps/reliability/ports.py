@@ -67,8 +67,15 @@ class Courier(Protocol):
 #: Tells the operators something: the words, and the id by which a repeat is known.
 Messenger = Callable[[str, str], None]
 
+#: Tells whether a channel is there to tell anybody.
+Ready = Callable[[], bool]
+
 _couriers: list[Courier] = []
-_messengers: list[Messenger] = []
+_messengers: list[tuple[Messenger, Ready]] = []
+
+
+def _always() -> bool:
+    return True
 
 
 def plug_courier(courier: Courier) -> None:
@@ -83,20 +90,20 @@ def courier() -> Courier:
     return _couriers[0]
 
 
-def plug_messenger(messenger: Messenger | None) -> None:
+def plug_messenger(messenger: Messenger | None, ready: Ready = _always) -> None:
     """Say how operators are told over a channel. Again: the last one counts."""
-    _messengers[:] = [messenger] if messenger else []
+    _messengers[:] = [(messenger, ready)] if messenger else []
 
 
 def has_messenger() -> bool:
-    return bool(_messengers)
+    return any(ready() for _, ready in _messengers)
 
 
 def messenger() -> Messenger:
     """Raises: Unavailable."""
     if not _messengers:
         raise Unavailable("No channel can tell operators.")
-    return _messengers[0]
+    return _messengers[0][0]
 
 
 class Troupe(Protocol):

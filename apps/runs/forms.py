@@ -68,7 +68,10 @@ class ScheduleForm(forms.Form):
         self.planned = planned
         for name, label in planned.fields if planned else ():
             widget = forms.Textarea(attrs={"rows": 4}) if name in LONG else None
-            field = forms.CharField(label=label, max_length=8000, widget=widget)
+            needed = planned is not None and name not in planned.optional
+            field = forms.CharField(
+                label=label, max_length=8000, widget=widget, required=needed
+            )
             self.fields[PAYLOAD + name] = field
         for shown in self.fields.values():
             shown.widget.attrs["class"] = "input"
@@ -79,6 +82,12 @@ class ScheduleForm(forms.Form):
         cleaned.pop("expected_version", None)
         names = [name for name in cleaned if name.startswith(PAYLOAD)]
         payload = {name.removeprefix(PAYLOAD): cleaned.pop(name) for name in names}
+        optional = self.planned.optional if self.planned else frozenset()
+        payload = {
+            name: value
+            for name, value in payload.items()
+            if value or name not in optional
+        }
         return {**cleaned, "payload": payload} if self.planned else cleaned
 
 

@@ -209,6 +209,8 @@ class Planned:
     title: str
     fields: tuple[tuple[str, str], ...]
     check: Callable[[dict[str, Any], Any], None]
+    #: The names that may stay empty.
+    optional: frozenset[str] = frozenset()
 
 
 class Plannable:

@@ -187,7 +187,7 @@ def listen(
     stop: threading.Event,
 ) -> threading.Thread:
     def go() -> None:
-        transport.listen(line(slack), sink, stop.is_set, lambda: None)
+        transport.listen(line(slack), sink, stop.is_set, lambda proof: None)
 
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
@@ -233,7 +233,7 @@ def test_listening_when_nothing_was_kept_then_nothing_is_acknowledged(
             raise UpstreamError("the database is away")
 
         with pytest.raises(UpstreamError):
-            transport.listen(line(slack), sink, lambda: False, lambda: None)
+            transport.listen(line(slack), sink, lambda: False, lambda proof: None)
         failed.set()
 
     threading.Thread(target=go, daemon=True).start()
@@ -267,7 +267,7 @@ def test_listening_with_a_revoked_token_says_so(
     slack.revoked = True
 
     with pytest.raises(ChannelRefused) as caught:
-        transport.listen(line(slack), print, lambda: False, lambda: None)
+        transport.listen(line(slack), print, lambda: False, lambda proof: None)
 
     assert caught.value.facts["revoked"]
 

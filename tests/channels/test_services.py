@@ -11,6 +11,7 @@ from apps.audit.models import Event
 from apps.channels import queries, services
 from apps.channels.errors import AccountPaused
 from apps.channels.models import ACCOUNT, Account, AccountState
+from apps.channels.services import chatting
 from apps.common.errors import Invalid, InvalidTransition
 from tests import people
 
@@ -69,7 +70,7 @@ def test_viewer_may_not_write(workspace, primary):
 
 
 def test_overlong_message_is_refused(operator, primary):
-    text = "x" * (services.LONGEST_MESSAGE + 1)
+    text = "x" * (chatting.LONGEST_MESSAGE + 1)
 
     with pytest.raises(Invalid):
         services.start_conversation(by=operator, profile=primary, text=text)

@@ -35,7 +35,7 @@ def listen(bot, telegram, monkeypatch):
     def once():
         rounds = iter([False, True])
         monkeypatch.setattr(
-            "apps.channels.services._until", lambda ctx: lambda: next(rounds)
+            "apps.channels.services.hearing._until", lambda ctx: lambda: next(rounds)
         )
         services.keep_listening()
         carry(services.LISTEN_KIND, rounds=1)

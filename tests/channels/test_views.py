@@ -138,10 +138,10 @@ def test_stream_yields_deltas_states_and_the_end(conversation, monkeypatch):
         yield News((Piece(2, "text", "noon."),), "answered", "succeeded")
 
     async def collect() -> str:
-        return "".join([event async for event in views._events(turn, 0)])
+        return "".join([event async for event in views.chat._events(turn, 0)])
 
-    monkeypatch.setattr(views.streams, "follow", follow)
-    with patch.object(views.agents, "watch_turn"):
+    monkeypatch.setattr(views.chat.streams, "follow", follow)
+    with patch.object(views.chat.agents, "watch_turn"):
         text = asyncio.run(collect())
 
     assert 'id: 1\nevent: delta\ndata: {"text": "It is "}' in text

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 TOKEN = "12345678:test-token-of-a-fake-bot-000000000000"  # noqa: S105 (a fake)
+#: Planned failures are for the calls that matter.
+QUIET = ("getMe", "setMyCommands", "getWebhookInfo", "deleteWebhook")
 ME = {
     "id": 99,
     "is_bot": True,
@@ -36,6 +38,9 @@ class FakeTelegram(ThreadingHTTPServer):
         #: Answers to come instead of the next ones: 429 | 400 | 401 | 500 | "cut".
         self.next: list[int | str] = []
         self.sent = 100
+        #: What setWebhook was told, and what getWebhookInfo adds.
+        self.hook: dict[str, str] = {}
+        self.hook_trouble: dict[str, Any] = {}
         self.polled = threading.Event()
 
     @property
@@ -126,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         if bot != f"bot{TOKEN}":
             return self._fail(401, "Unauthorized")
         self.server.calls.append((method, form))
-        if self.server.next and method not in ("getMe", "setMyCommands"):
+        if self.server.next and method not in QUIET:
             wrong = self.server.next.pop(0)
             if wrong == "cut":
                 self.close_connection = True
@@ -140,6 +145,23 @@ class _Handler(BaseHTTPRequestHandler):
         return {**ME, "can_join_groups": True, "can_read_all_group_messages": False}
 
     def _setMyCommands(self, form: dict[str, str]) -> Any:  # noqa: N802
+        return True
+
+    def _getWebhookInfo(self, form: dict[str, str]) -> Any:  # noqa: N802
+        waiting = len(self.server.updates) if self.server.hook else 0
+        return {
+            "url": self.server.hook.get("url", ""),
+            "has_custom_certificate": False,
+            "pending_update_count": waiting,
+            **self.server.hook_trouble,
+        }
+
+    def _setWebhook(self, form: dict[str, str]) -> Any:  # noqa: N802
+        self.server.hook = form
+        return True
+
+    def _deleteWebhook(self, form: dict[str, str]) -> Any:  # noqa: N802
+        self.server.hook = {}
         return True
 
     def _getUpdates(self, form: dict[str, str]) -> Any:  # noqa: N802

@@ -370,9 +370,8 @@ def test_news_goes_to_the_board_once_and_clearing_is_a_comment():
 
 def test_news_goes_to_a_channel_that_can_tell(monkeypatch):
     heard = []
-    monkeypatch.setattr(
-        ports, "_messengers", [lambda words, key: heard.append((words, key))]
-    )
+    monkeypatch.setattr(ports, "_messengers", [])
+    ports.plug_messenger(lambda words, key: heard.append((words, key)))
     services.alerts.note(finding())
 
     services.send_due()

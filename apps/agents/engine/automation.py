@@ -5,6 +5,7 @@ turn ends; the gateway decides on every start, so halt, grant and budget bind it
 what an agent proposes is no schedule until a person approves it.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ from apps.runs.ports import Finish, Outcome, Park, Planned, RunContext
 
 KIND = "agents.automation"
 LONGEST_TEXT = 8_000
+#: Who brings the answer to the chat that a schedule names: a name, as data.
+DELIVER_KIND = "channels.deliver"
+TARGET = re.compile(r"[a-z0-9][a-z0-9-]{0,39}:[-\w]{1,80}")
 #: What starting a turn takes by itself.
 NOTHING = Estimate()
 #: Starts the run's one turn, or finds it.
@@ -109,9 +113,16 @@ def check_payload(payload: dict[str, Any], workspace: Workspace) -> None:
         expected = f"what to ask, up to {LONGEST_TEXT} characters"
         problem = FieldProblem("payload.text", "missing or too long", expected)
         raise Invalid("Say what the agent is asked.", fields=(problem,))
-    if unknown := set(payload) - {"profile", "text"}:
+    if unknown := set(payload) - {"profile", "text", "deliverTo"}:
         problem = FieldProblem("payload", f"unknown: {', '.join(sorted(unknown))}")
-        raise Invalid("An automation takes profile and text.", fields=(problem,))
+        raise Invalid(
+            "An automation takes profile, text and deliverTo.", fields=(problem,)
+        )
+    target = payload.get("deliverTo", "")
+    if not isinstance(target, str) or (target and not TARGET.fullmatch(target)):
+        expected = "account:chat, such as telegram:-1001234; empty for none"
+        problem = FieldProblem("payload.deliverTo", "no chat", expected)
+        raise Invalid("This is no chat to tell the answer to.", fields=(problem,))
     find_profile(payload.get("profile"), workspace)
 
 
@@ -128,7 +139,12 @@ def find_profile(slug: Any, workspace: Workspace) -> AgentProfile:
 PLANNED = Planned(
     kind=KIND,
     title="Ask an agent",
-    fields=(("profile", "Agent"), ("text", "What to ask")),
+    fields=(
+        ("profile", "Agent"),
+        ("text", "What to ask"),
+        ("deliverTo", "Chat that is told the answer (account:chat)"),
+    ),
+    optional=frozenset({"deliverTo"}),
     check=check_payload,
 )
 

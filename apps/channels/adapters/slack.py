@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from apps.channels.adapters import slack_blocks, slack_events, slack_text
 from apps.channels.adapters.slack_door import check_age, check_signature
-from apps.channels.adapters.slack_events import Heard
 from apps.channels.adapters.slack_socket import Socket
 from apps.channels.adapters.slack_web import (
     API_URL,
@@ -31,13 +30,16 @@ from apps.channels.ports import (
     Attachment,
     ConversationKey,
     Envelope,
+    Heard,
     Json,
     Line,
     Outgoing,
+    Proof,
     SentRef,
     Sink,
     Stopping,
     Update,
+    check_hold,
 )
 from apps.common import clock, redaction
 from apps.common.errors import Denied, UpstreamError
@@ -107,9 +109,10 @@ class SlackTransport:
     def __init__(self) -> None:
         self._pace = Pace()
 
-    def listen(
-        self, line: Line, sink: Sink, stopping: Stopping, heard: Callable[[], None]
-    ) -> None:
+    #: Slack asks for few edits; an answer comes whole.
+    draft_seconds: float | None = None
+
+    def listen(self, line: Line, sink: Sink, stopping: Stopping, heard: Heard) -> None:
         """Bring updates until `stopping()`. Slack asks for a new socket every few
         hours, and gets one."""
         with _tokens(line) as tokens:
@@ -117,11 +120,14 @@ class SlackTransport:
             if not tokens.app:
                 _stand_by(client, tokens, stopping)
                 return
+            name = str(ask(client, "auth.test").get("user", ""))
             while not stopping():
                 opened = ask(client, "apps.connections.open", token=tokens.app)
                 socket = Socket(str(opened.get("url", "")), local=_local(line))
                 try:
-                    self._hear(socket, line, sink, stopping, heard)
+                    self._hear(
+                        socket, line, sink, stopping, lambda: heard(Proof(0, name))
+                    )
                 finally:
                     socket.close()
 
@@ -187,6 +193,7 @@ class SlackTransport:
         chat = message.key.chat
         with _tokens(line) as tokens:
             self._pace.wait(line.slug, chat)
+            check_hold(line)
             permit.spend(message.arguments())
             client = _client(line, tokens)
             said = _said(message) | {
@@ -208,6 +215,7 @@ class SlackTransport:
         """Put a text in the place of another; buttons that are not named go."""
         with _tokens(line) as tokens:
             self._pace.wait(line.slug, ref.chat)
+            check_hold(line)
             permit.spend(message.arguments())
             said = _said(message) | {"channel": ref.chat, "ts": ref.message_id}
             ask(_client(line, tokens), "chat.update", **said)
@@ -238,6 +246,16 @@ class SlackTransport:
                 thread_ts=thread or None,
                 text=slack_text.render(text)[: slack_text.LONGEST_TEXT],
             )
+
+    def home(self, line: Line, permit: Permit, title: str, said: Json) -> None:
+        """Publish a person's home tab."""
+        with _tokens(line) as tokens:
+            permit.spend(said)
+            view = slack_blocks.home(
+                title, [(name, text) for name, text in said["lines"]]
+            )
+            user = str(said["user"]).rpartition(":")[2]
+            ask(_client(line, tokens), "views.publish", user_id=user, view=view)
 
     def check_age(self, headers: Mapping[str, str]) -> None:
         check_age(headers)
@@ -374,8 +392,8 @@ def _bot_user(raw: Json) -> str:
     return str(first.get("user_id", "")) if isinstance(first, dict) else ""
 
 
-def _update(heard: Heard) -> Update | None:
-    if heard.kind in ("nothing", "home"):
+def _update(heard: slack_events.Heard) -> Update | None:
+    if heard.kind == "nothing":
         return None
     text = heard.text
     if heard.kind == "command":
@@ -388,14 +406,14 @@ def _update(heard: Heard) -> Update | None:
         kind=kinds.get(heard.kind, heard.kind),
         envelope=_envelope(heard, text),
         key=ConversationKey(heard.chat, heard.thread, heard.message),
-        is_direct=heard.is_direct,
+        is_direct=heard.is_direct or heard.kind == "home",
         is_addressed=True,
         action=verb,
         answer_to=answer_to if heard.kind == "action" else "",
     )
 
 
-def _envelope(heard: Heard, text: str) -> Envelope:
+def _envelope(heard: slack_events.Heard, text: str) -> Envelope:
     at = datetime.fromtimestamp(heard.at, UTC) if heard.at else clock.now()
     files = tuple(
         Attachment("document", each.name, each.mimetype, each.size, each.url)

@@ -7,9 +7,10 @@ error names the URL, which holds the token.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -21,6 +22,7 @@ from telegram import (
     ReplyParameters,
     User,
 )
+from telegram import Update as VendorUpdate
 from telegram.error import (
     BadRequest,
     Forbidden,
@@ -32,18 +34,21 @@ from telegram.error import (
 from telegram.error import Conflict as TwoPollers
 from telegram.request import BaseRequest, RequestData
 
-from apps.channels.adapters import telegram_events, telegram_text
+from apps.channels.adapters import telegram_door, telegram_events, telegram_text
 from apps.channels.errors import ChannelRefused, DeliveryUnknown
 from apps.channels.ports import (
     Attachment,
+    Heard,
     Json,
     Line,
     Outgoing,
+    Proof,
     SentRef,
     Sink,
     Stopping,
+    Update,
 )
-from apps.common import egress
+from apps.common import clock, egress
 from apps.common.errors import PolarError, UpstreamError
 from apps.gateway.ports import Permit
 
@@ -51,6 +56,11 @@ API_URL: Final = "https://api.telegram.org"
 #: How long the vendor holds an empty poll. Units: seconds.
 POLL_SECONDS: Final = 8
 TIMEOUT: Final = httpx.Timeout(20.0, connect=5.0)
+MOST_UPDATES: Final = 100
+#: How often a webhook is looked after. Units: seconds.
+STAND_BY_SECONDS: Final = 20
+#: A failed call of the vendor's counts so long.
+FAILED_WITHIN: Final = timedelta(seconds=90)
 HEARD: Final = ["message", "edited_message", "callback_query"]
 #: Larger files are not read. Units: bytes.
 LARGEST_FILE: Final = 262_144
@@ -114,33 +124,33 @@ class GuardedRequest(BaseRequest):
 class TelegramTransport:
     """See `ports.Transport`."""
 
-    def listen(
-        self, line: Line, sink: Sink, stopping: Stopping, heard: Callable[[], None]
-    ) -> None:
-        me = self._introduce(line)
-        heard()
-        cursor = line.cursor
-        while not stopping():
-            after = cursor
-            updates = _ask(
-                line,
-                lambda bot, after=after: bot.get_updates(  # type: ignore[misc]
-                    offset=after or None,
-                    timeout=timedelta(seconds=POLL_SECONDS),
-                    allowed_updates=HEARD,
-                ),
-            )
-            heard()
-            for raw in updates:
-                update = telegram_events.read(raw, me)
-                sink(update)
-                cursor = max(cursor, raw.update_id + 1)
+    draft_seconds: float | None = 3.0
 
-    def _introduce(self, line: Line) -> User:
-        """Learn our own name, and put the commands into the vendor's menu."""
-        me: User = _ask(line, lambda bot: bot.get_me())
+    def listen(self, line: Line, sink: Sink, stopping: Stopping, heard: Heard) -> None:
+        me = _ask(line, lambda bot: bot.get_me())
         _ask(line, lambda bot: bot.set_my_commands(line.menu))
-        return me
+        name = me.username or ""
+        if line.hook_url:
+            _stand_by(line, name, stopping, heard)
+        else:
+            _poll(line, me, sink, stopping, heard)
+
+    def check_age(self, headers: Mapping[str, str]) -> None:
+        """Refuse what carries no secret, before the token is opened."""
+        telegram_door.check_shape(headers)
+
+    def verify(self, line: Line, headers: Mapping[str, str], body: bytes) -> None:
+        telegram_door.check_secret(headers, line.token.reveal())
+
+    def read(self, raw: Json, line: Line) -> Update | None:
+        """Read one update that Telegram called us with.   Raises: ValueError."""
+        number = raw.get("update_id")
+        if not isinstance(number, int):
+            raise ValueError("an update without a number")
+        bot_id = line.token.reveal().split(":")[0]
+        me = User(int(bot_id), line.name, is_bot=True, username=line.name or None)
+        # Here the cursor means nothing: the vendor keeps its own.
+        return replace(read_one(raw, me), cursor=None)
 
     def fetch(self, line: Line, attachment: Attachment) -> Attachment:
         """Read a small text file; of anything else say why it was not read."""
@@ -200,6 +210,81 @@ class TelegramTransport:
     def answer(self, line: Line, permit: Permit, answer_to: str, text: str) -> None:
         permit.spend({"answer_to": answer_to, "text": text})
         _ask(line, lambda bot: bot.answer_callback_query(answer_to, text=text[:200]))
+
+
+def _poll(line: Line, me: User, sink: Sink, stopping: Stopping, heard: Heard) -> None:
+    """Ask for updates, and again. A webhook that was set before is taken off."""
+    waiting = _ask(line, lambda bot: bot.get_webhook_info())
+    if waiting.url:
+        _ask(line, lambda bot: bot.delete_webhook())
+    heard(Proof(waiting.pending_update_count, me.username or ""))
+    cursor = line.cursor
+    while not stopping():
+        updates = _ask(line, partial(_fetch, after=cursor))
+        # What is left behind a full batch is not known until the next answer.
+        heard(Proof(None if len(updates) >= MOST_UPDATES else 0))
+        for raw in updates:
+            number = raw.get("update_id")
+            if isinstance(number, int):
+                sink(read_one(raw, me))
+                cursor = max(cursor, number + 1)
+
+
+async def _fetch(bot: Bot, after: int) -> list[Json]:
+    """Fetch updates as they came. The library's own `get_updates` reads a batch as a
+    whole, fails when one of them has a shape that it does not know, and logs it."""
+    asked = {
+        "timeout": POLL_SECONDS,
+        "allowed_updates": HEARD,
+        "limit": MOST_UPDATES,
+        **({"offset": after} if after else {}),
+    }
+    found = await bot._post("getUpdates", asked)
+    rows = found if isinstance(found, list) else []
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def read_one(raw: Json, me: User) -> Update:
+    """Read one update; of one that nobody can read, keep the place."""
+    try:
+        found = VendorUpdate.de_json(raw, None)
+        return telegram_events.read(found, me)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        number = int(raw["update_id"])
+        problem = f"{type(error).__name__}: {error}"[:200]
+        return telegram_events.unreadable(number, problem)
+
+
+def _stand_by(line: Line, name: str, stopping: Stopping, heard: Heard) -> None:
+    """Let Telegram call us, and ask whether it gets through.
+
+    That it knows our address proves nothing; that it has nothing left for us, or
+    that its last try did not fail, does.
+    """
+    secret = telegram_door.secret_of(line.token.reveal())
+    _ask(
+        line,
+        lambda bot: bot.set_webhook(
+            line.hook_url,
+            secret_token=secret,
+            allowed_updates=HEARD,
+            max_connections=1,
+        ),
+    )
+    while not stopping():
+        told = _ask(line, lambda bot: bot.get_webhook_info())
+        if told.url != line.hook_url:
+            raise UpstreamError("Somebody else took Telegram's webhook.")
+        failed = told.last_error_date
+        is_stuck = told.pending_update_count > 0
+        if is_stuck and failed and clock.now() - failed < FAILED_WITHIN:
+            said = (told.last_error_message or "no reason given")[:200]
+            raise UpstreamError(f"Telegram does not get through to us: {said}")
+        heard(Proof(told.pending_update_count, name))
+        for _ in range(STAND_BY_SECONDS):
+            if stopping():
+                return
+            clock.sleep(1.0)
 
 
 def _said(message: Outgoing) -> Json:
@@ -269,7 +354,7 @@ def _as_ours(
         seconds = wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
         return UpstreamError("Telegram asks to wait.", retry_after=seconds)
     if isinstance(error, InvalidToken):
-        return ChannelRefused("Telegram does not know this token.")
+        return ChannelRefused("Telegram does not know this token.", revoked=True)
     if isinstance(error, TwoPollers):
         return UpstreamError(f"Somebody else receives for this bot: {said}")
     if isinstance(error, BadRequest | Forbidden):

@@ -61,6 +61,13 @@ def read(raw: VendorUpdate, me: User) -> Update:
     )
 
 
+def unreadable(number: int, problem: str) -> Update:
+    """Keep the place of an update of a shape that we do not know."""
+    envelope = Envelope("", CHANNEL, "", "", clock.now(), metadata={"problem": problem})
+    key = ConversationKey("")
+    return Update(str(number), "unreadable", envelope, key, cursor=number + 1)
+
+
 def _button(raw: VendorUpdate, query: CallbackQuery) -> Update:
     """A press in a message that we can still name; inline messages are nobody's."""
     if query.message is None or not query.data or query.from_user.is_bot:

@@ -10,9 +10,12 @@ from uuid import UUID
 
 from apps.agents import queries as agents_queries
 from apps.agents import services as agents
-from apps.agents.models import AgentProfile, Conversation, Turn, TurnState
+from apps.agents.models import AgentProfile, Turn, TurnState
 from apps.channels import policies
+from apps.channels.engine import words
+from apps.channels.engine.words import Asked
 from apps.channels.models import ChannelIdentity, Tier
+from apps.channels.ports import PluggedCommand, plugged_commands
 from apps.common.errors import Invalid
 from apps.gateway import queries as gateway_queries
 from apps.gateway import services as gateway
@@ -21,15 +24,6 @@ from apps.runs import services as runs
 from apps.runs.models import CANCELLABLE
 
 MOST_LISTED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A command as it came."""
-
-    identity: ChannelIdentity
-    conversation: Conversation
-    argument: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +42,39 @@ def find(text: str) -> tuple[Command, str] | None:
     if not text.startswith("/"):
         return None
     word, _, argument = text[1:].partition(" ")
-    command = COMMANDS.get(word.split("@")[0].lower())
+    command = everything().get(word.split("@")[0].lower())
     return (command, argument.strip()) if command else None
 
 
 def menu() -> list[tuple[str, str]]:
     """Return every command with what it does, for a vendor's own menu."""
-    return [(each.name, each.help) for each in COMMANDS.values()]
+    return [(each.name, each.help) for each in everything().values()]
+
+
+def everything() -> dict[str, Command]:
+    """Return our commands and those that other apps plugged in, by name."""
+    return COMMANDS | {each.name: _plugged(each) for each in plugged_commands.all()}
+
+
+def _plugged(plugged: PluggedCommand) -> Command:
+    def do(asked: Asked) -> str:
+        return plugged.do(asked.principal, asked.workspace, asked.argument)
+
+    return Command(plugged.name, plugged.tier, plugged.help, do)
+
+
+def help_for(identity: ChannelIdentity) -> str:
+    """Name the commands that a sender may use."""
+    lines = [
+        f"/{each.name} – {each.help}"
+        for each in everything().values()
+        if policies.can_tier(identity, each.tier)
+    ]
+    return "\n".join(["You can write to the agent, or use:", *lines])
 
 
 def _help(asked: Asked) -> str:
-    lines = [
-        f"/{each.name} – {each.help}"
-        for each in COMMANDS.values()
-        if policies.can_tier(asked.identity, each.tier)
-    ]
-    return "\n".join(["You can write to the agent, or use:", *lines])
+    return help_for(asked.identity)
 
 
 def _start(asked: Asked) -> str:
@@ -90,14 +101,16 @@ def _new(asked: Asked) -> str:
     return "A new conversation begins with your next message."
 
 
+def _agents(asked: Asked) -> str:
+    profiles = AgentProfile.objects.filter(workspace=asked.workspace).active()
+    names = ", ".join(f"@{each.slug}" for each in profiles.order_by("slug")[:20])
+    return f"Agents: {names}. Choose one with /agent @name."
+
+
 def _agent(asked: Asked) -> str:
-    profiles = AgentProfile.objects.filter(
-        workspace=asked.conversation.workspace
-    ).active()
     slug = asked.argument.lstrip("@")
     if not slug:
-        names = ", ".join(f"@{each.slug}" for each in profiles.order_by("slug")[:20])
-        return f"Agents: {names}. Choose one with /agent @name."
+        return _agents(asked)
     profile = agents_queries.get_profile(
         workspace=asked.conversation.workspace, slug=slug
     )
@@ -163,9 +176,18 @@ COMMANDS = {
         Command("help", Tier.PUBLIC, "what you can do here", _help),
         Command("status", Tier.PUBLIC, "what is running and what waits", _status),
         Command("new", Tier.PUBLIC, "begin a new conversation", _new, "renewed"),
-        Command("agent", Tier.OPERATOR, "list agents or choose one", _agent),
+        Command("agents", Tier.OPERATOR, "list the agents", _agents),
+        Command("agent", Tier.OPERATOR, "choose who answers in this chat", _agent),
+        Command("lane", Tier.OPERATOR, "show or switch the agent's lane", words.lane),
+        Command("tasks", Tier.OPERATOR, "list open tasks", words.tasks),
+        Command("task", Tier.OPERATOR, "show a task, or add one", words.task),
         Command("stop", Tier.OPERATOR, "stop what is running in this chat", _stop),
         Command("approve", Tier.APPROVER, "approve a question by its id", _approve),
         Command("reject", Tier.APPROVER, "reject a question by its id", _reject),
+        Command("halt", Tier.OPERATOR, "stop everything now", words.halt),
+        Command("usage", Tier.OPERATOR, "what the last day cost", words.usage),
+        Command("memory", Tier.OPERATOR, "what is remembered", words.memory),
+        Command("automations", Tier.OPERATOR, "what is planned", words.automations),
+        Command("pair", Tier.ADMIN, "let a stranger in by their code", words.pair),
     )
 }

@@ -16,8 +16,16 @@ from apps.agents import services as agents
 from apps.agents.models import Conversation
 from apps.audit import services as audit
 from apps.channels import policies
-from apps.channels.engine import commands, outbox, pairing, progress
-from apps.channels.engine.replies import DELIVER_KIND
+from apps.channels.engine import (
+    commands,
+    home,
+    notes,
+    outbox,
+    pairing,
+    progress,
+    replies,
+    words,
+)
 from apps.channels.errors import SenderDenied
 from apps.channels.models import (
     Account,
@@ -28,12 +36,10 @@ from apps.channels.models import (
     Tier,
 )
 from apps.channels.ports import Outgoing, Update
-from apps.common import clock, failpoints
+from apps.common import clock, failpoints, redaction
 from apps.common.errors import PolarError
 from apps.runs.models import Run
 
-#: What one sender may write in a minute.
-MOST_PER_MINUTE = 20
 UNTRUSTED = "untrusted"
 
 
@@ -53,6 +59,7 @@ def receive(account: Account, update: Update) -> Received:
     Raises: what passes, such as QueueFull; then nothing is kept and it comes again.
     Again: the first time counts.
     """
+    update = storable(update)
     row, is_new = InboxMessage.objects.get_or_create(
         account=account,
         external_id=update.external_id,
@@ -76,20 +83,80 @@ def receive(account: Account, update: Update) -> Received:
     return Received(row, is_new=True, say=say)
 
 
+@transaction.atomic
+def set_aside(account: Account, update: Update, reason: str) -> None:
+    """Keep only that an event came which nobody could read, and go on behind it.
+
+    Again: the first time counts.
+    """
+    row, is_new = InboxMessage.objects.get_or_create(
+        account=account,
+        external_id=update.external_id[:120],
+        defaults={"outcome": "unreadable"},
+    )
+    if update.cursor is not None:
+        behind = Account.objects.filter(id=account.id, cursor__lt=update.cursor)
+        behind.update(cursor=update.cursor)
+    if is_new:
+        _note_unreadable(account, row.external_id, reason)
+
+
+def _note_unreadable(account: Account, external_id: str, reason: str) -> None:
+    system = access.system_principal()
+    notes.record(
+        "channel.unreadable",
+        account,
+        system,
+        update=external_id,
+        problem=redaction.scrub(_plain(reason))[:300],
+    )
+
+
+def storable(update: Update) -> Update:
+    """Return the event without what no store keeps: NUL and half characters."""
+    envelope = update.envelope
+    files = tuple(
+        replace(
+            each,
+            name=_plain(each.name),
+            mimetype=_plain(each.mimetype),
+            text=_plain(each.text),
+        )
+        for each in envelope.attachments
+    )
+    envelope = replace(
+        envelope, message_text=_plain(envelope.message_text), attachments=files
+    )
+    return replace(update, envelope=envelope, display=_plain(update.display))
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
 def _take(account: Account, row: InboxMessage, update: Update) -> tuple[str, str]:
+    if update.kind == "unreadable":
+        problem = str(update.envelope.metadata.get("problem", ""))
+        _note_unreadable(account, row.external_id, problem)
+        return "unreadable", ""
     if update.kind == "nothing" or not update.envelope.user_id:
         return "nothing", ""
     if not (update.is_direct or update.is_addressed or update.action):
         return "nothing", ""
     if _is_flooding(account, row):
         return "limited", "Too many messages; wait a minute."
+    if not _is_allowed(account, update):
+        _deny(account, update, reason="not on the allow-list", offers=False)
+        return "denied", "You are not let in here."
     identity = (
         ChannelIdentity.objects.select_related("principal", "account__workspace")
         .filter(account=account, external_user=update.envelope.user_id)
         .first()
     )
     if identity is None or identity.state != IdentityState.ACTIVE:
-        _deny(account, update, is_known=identity is not None)
+        is_known = identity is not None
+        reason = "blocked" if is_known else "unknown sender"
+        _deny(account, update, reason=reason, offers=not is_known)
         return "denied", "You are not let in here."
     try:
         with transaction.atomic():
@@ -106,24 +173,34 @@ def _is_flooding(account: Account, row: InboxMessage) -> bool:
     recent = InboxMessage.objects.filter(
         account=account, external_user=row.external_user, created_at__gt=since
     )
-    return recent.count() > MOST_PER_MINUTE
+    return recent.count() > account.per_minute
 
 
-def _deny(account: Account, update: Update, *, is_known: bool) -> None:
+def _is_allowed(account: Account, update: Update) -> bool:
+    """Is this sender, and this group, on the account's lists? Empty is any. The
+    chats that are told of alerts and approvals are always on them."""
+    senders, chats = account.allowed_senders, account.allowed_chats
+    if senders and update.envelope.user_id not in senders:
+        return False
+    told = (account.alerts_to, account.approvals_to)
+    return update.is_direct or not chats or update.key.chat in (*chats, *told)
+
+
+def _deny(account: Account, update: Update, *, reason: str, offers: bool) -> None:
     """Leave an event; a stranger who writes directly is offered a code."""
     audit.record(
         type="channel.denied",
         actor=access.system_principal().actor,
         subject=("channel", str(account.id)),
         workspace_id=account.workspace_id,
-        reason="blocked" if is_known else "unknown sender",
+        reason=reason,
         data={
             "account": account.slug,
             "sender": update.envelope.user_id,
             "event": update.external_id,
         },
     )
-    if is_known or not update.is_direct or update.action:
+    if not offers or not update.is_direct or update.kind not in ("message", "edit"):
         return
     code = pairing.ask(account, update.envelope.user_id, update.display)
     if code:
@@ -139,6 +216,9 @@ def _act(
 ) -> tuple[str, str]:
     if update.action:
         return "decided", _press(identity, update)
+    if update.kind == "home":
+        home.ask(identity)
+        return "nothing", ""
     conversation = _conversation(identity, update)
     envelope = replace(update.envelope, session_id=str(conversation.id))
     row.envelope = envelope.as_dict()
@@ -147,14 +227,15 @@ def _act(
     if found is not None and is_own_word:
         command, argument = found
         policies.check_tier(identity, command.tier)
-        text = command.do(commands.Asked(identity, conversation, argument))
+        asked = words.Asked(identity, conversation, argument, update.is_direct)
+        text = command.do(asked)
         _say(identity.account, row, update, text)
         return command.outcome, ""
     turn = agents.start_turn(
         conversation=conversation,
         principal=identity.principal,
         text=text_of(update),
-        reply_run_kind=DELIVER_KIND,
+        reply_run_kind=replies.DELIVER_KIND,
         labels=_labels(identity, update),
     )
     row.turn_id = turn.id
@@ -203,23 +284,22 @@ def _press(identity: ChannelIdentity, update: Update) -> str:
     gateway refuses, such as the first answer for one that is already decided.
     """
     verb, _, named = update.action.partition(":")
-    shown = OutboxMessage.objects.filter(
-        account=identity.account,
-        chat=update.key.chat,
-        sent_id=update.envelope.message_id,
-        approval_id__isnull=False,
-    ).first()
+    shown = (
+        OutboxMessage.objects.select_related("account")
+        .filter(
+            account=identity.account,
+            chat=update.key.chat,
+            sent_id=update.envelope.message_id,
+            approval_id__isnull=False,
+        )
+        .first()
+    )
     if shown is None or named != str(shown.approval_id):
         raise SenderDenied("This button does not belong to this chat.")
     if verb not in ("approve", "reject"):
         raise SenderDenied("There is no such button.")
     said = commands.decide(identity, UUID(named), approve=verb == "approve")
-    outbox.queue(
-        identity.account,
-        Outgoing(update.key, f"{shown.text}\n\n**{said}**"),
-        key=f"asked:{shown.id}",
-        replaces_id=shown.sent_id,
-    )
+    replies.close(shown, said)
     return said
 
 

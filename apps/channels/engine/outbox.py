@@ -5,13 +5,13 @@ worker left in `sending` is tried again under its own key: the call ledger knows
 whether it had started, and then it is unknown, never a blind repeat.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from apps.access import services as access
 from apps.access.models import Principal
@@ -22,6 +22,7 @@ from apps.channels.models import (
     OUTBOX,
     Account,
     AccountState,
+    HearsBy,
     OutboxMessage,
     OutboxState,
 )
@@ -31,6 +32,7 @@ from apps.channels.ports import (
     Line,
     Outgoing,
     SentRef,
+    check_hold,
     transports,
 )
 from apps.common import clock, redaction
@@ -47,6 +49,7 @@ from apps.gateway.ports import (
     Risk,
 )
 from apps.runs import services as runs
+from apps.runs.models import Schedule
 from apps.runs.ports import Again, Finish, Outcome, RunContext
 from apps.vault import services as vault
 
@@ -55,6 +58,8 @@ SEND_KIND = "channels.send"
 MOST_ATTEMPTS = 8
 #: Units: seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
+#: A message that waits for its channel is given up after so long.
+LIVES = timedelta(hours=24)
 SAYS = Risk("write", side_effects="external")
 
 
@@ -106,7 +111,36 @@ def line_of(account: Account, purpose: str) -> Iterator[Line]:
             dict(account.settings),
             account.cursor,
             tuple(commands.menu()),
+            name=account.bot_name,
+            hook_url=hook_url(account),
+            held=hold_of(account.id),
         )
+
+
+def hook_url(account: Account) -> str:
+    """Where the vendor calls us, or "" when we ask it."""
+    base = str(account.settings.get("public_url") or "")
+    if account.hears_by != HearsBy.HOOK or not base:
+        return ""
+    return f"{base}/hooks/{account.kind}/{account.id}/"
+
+
+def hold_of(account_id: UUID) -> Callable[[], float]:
+    """Return what tells how long nothing may be sent, read anew at each call."""
+
+    def held() -> float:
+        found = Account.objects.filter(id=account_id)
+        until = found.values_list("hold_until", flat=True).first()
+        return max(0.0, (until - clock.now()).total_seconds()) if until else 0.0
+
+    return held
+
+
+def hold(account: Account, seconds: float) -> None:
+    """Send nothing for so long: the vendor asked for it. A hold is never cut."""
+    until = clock.now() + timedelta(seconds=seconds)
+    shorter = Q(hold_until__isnull=True) | Q(hold_until__lt=until)
+    Account.objects.filter(shorter, id=account.id).update(hold_until=until)
 
 
 def carry(ctx: RunContext) -> Outcome:
@@ -125,17 +159,20 @@ def carry(ctx: RunContext) -> Outcome:
         pause = _pause(account, row)
         if pause > 0:
             return Again(pause)
+        if _is_held_back(row):
+            continue
         sent += _send(ctx, account, row)
         account.refresh_from_db()
     return Again()
 
 
 def _next(account: Account, chat: str) -> OutboxMessage | None:
+    """What is next in a chat. What is unasked and held back lets others pass."""
     waiting = OutboxMessage.objects.filter(
         account=account,
         chat=chat,
         state__in=[OutboxState.PENDING, OutboxState.SENDING],
-    )
+    ).exclude(schedule_id__isnull=False, due_at__gt=clock.now())
     found: OutboxMessage | None = waiting.order_by("id").first()
     return found
 
@@ -143,6 +180,34 @@ def _next(account: Account, chat: str) -> OutboxMessage | None:
 def _pause(account: Account, row: OutboxMessage) -> float:
     until = max(row.due_at, account.hold_until or row.due_at)
     return (until - clock.now()).total_seconds()
+
+
+def _is_held_back(row: OutboxMessage) -> bool:
+    """Ask whether something unasked may be said now; else put it off.
+
+    The day's count and the mark that it was counted are one transaction, so a
+    message is counted once, however often it is tried.
+    """
+    if row.schedule_id is None or row.admitted:
+        return False
+    schedule = Schedule.objects.filter(id=row.schedule_id).first()
+    if schedule is None:
+        _move(row, OutboxState.SENDING)
+        _end(row, row.account, OutboxState.FAILED, "Its schedule is gone.")
+        return True
+    with transaction.atomic():
+        verdict = runs.admit_delivery(
+            schedule=schedule, recipient=f"{row.account.slug}:{row.chat}"[:120]
+        )
+        if verdict.allowed:
+            OutboxMessage.objects.filter(id=row.id).update(admitted=True)
+            row.admitted = True
+            return False
+        OutboxMessage.objects.filter(id=row.id).update(
+            due_at=verdict.until or clock.now() + timedelta(hours=1),
+            error=f"held back: {verdict.reason}"[:300],
+        )
+    return True
 
 
 def _send(ctx: RunContext, account: Account, row: OutboxMessage) -> int:
@@ -181,13 +246,15 @@ def outgoing(row: OutboxMessage) -> Outgoing:
 def _call(ctx: RunContext, account: Account, row: OutboxMessage) -> SentRef:
     message = outgoing(row)
     transport = transports.get(account.kind)
-    replaced = SentRef(row.chat, row.replaces_id)
+    standing = _standing(row)
+    replaced = SentRef(row.chat, standing)
 
     def perform(permit: Permit) -> Result:
         with line_of(account, "send a message") as line:
-            if row.replaces_id:
+            check_hold(line)
+            if standing:
                 transport.edit(line, permit, replaced, message)
-                return Result({"id": row.replaces_id})
+                return Result({"id": standing})
             return Result({"id": transport.send(line, permit, message).message_id})
 
     done = gateway.call(
@@ -198,9 +265,7 @@ def _call(ctx: RunContext, account: Account, row: OutboxMessage) -> SentRef:
             workspace_id=account.workspace_id,
             arguments=message.arguments(),
             perform=perform,
-            effect_class=EffectClass.KEYED
-            if row.replaces_id
-            else EffectClass.NON_REPEATABLE,
+            effect_class=EffectClass.KEYED if standing else EffectClass.NON_REPEATABLE,
             risk=SAYS,
             needs_secret=True,
             lineage=Lineage(
@@ -215,24 +280,54 @@ def _call(ctx: RunContext, account: Account, row: OutboxMessage) -> SentRef:
     return SentRef(row.chat, str(done.output["id"]))
 
 
+def _standing(row: OutboxMessage) -> str:
+    """The message in whose place this one goes, or "". A draft that never came
+    through leaves no place: then the answer is a message of its own."""
+    if row.replaces_row is None:
+        return row.replaces_id
+    draft = OutboxMessage.objects.filter(id=row.replaces_row, state=OutboxState.SENT)
+    return draft.values_list("sent_id", flat=True).first() or ""
+
+
 def _speaker(row: OutboxMessage) -> Principal:
     turn = Turn.objects.select_related("principal").filter(id=row.turn_id).first()
     return turn.principal if turn is not None else access.system_principal()
 
 
 def _after_failure(account: Account, row: OutboxMessage, error: UpstreamError) -> None:
-    """Wait as long as the vendor said, for all of the account; or back off."""
-    if error.permanent or row.attempts + 1 >= MOST_ATTEMPTS:
-        _end(row, account, OutboxState.FAILED, error.detail)
-        return
+    """Wait as long as the vendor said, for all of the account; or back off.
+
+    Waiting that the vendor asked for, or for a token that a person has to mend,
+    is no failed try: such a message lives for a day.
+    """
     pause = min(FIRST_PAUSE * 2**row.attempts, LONGEST_PAUSE)
+    is_revoked = bool(error.facts.get("revoked"))
+    if row.replaces_row and error.permanent and not is_revoked:
+        # The draft is gone from the chat: the answer is a message of its own.
+        _move(row, OutboxState.PENDING, replaces_row=None, resent=F("resent") + 1)
+        return
     if error.retry_after is not None:
         pause = error.retry_after
+        hold(account, pause)
+    elif is_revoked:
+        pause = LONGEST_PAUSE
         Account.objects.filter(id=account.id).update(
-            hold_until=clock.now() + timedelta(seconds=pause)
+            trouble=redaction.scrub(error.detail)[:300], refused_at=clock.now()
         )
+    waits = error.retry_after is not None or is_revoked
+    is_old = clock.now() - row.created_at > LIVES
+    is_over = error.permanent or row.attempts + 1 >= MOST_ATTEMPTS
+    if is_old if waits else is_over:
+        _end(row, account, OutboxState.FAILED, error.detail)
+        return
     due = clock.now() + timedelta(seconds=pause)
-    _move(row, OutboxState.PENDING, due_at=due, error=error.detail[:300])
+    _move(
+        row,
+        OutboxState.PENDING,
+        due_at=due,
+        error=redaction.scrub(error.detail)[:300],
+        attempts=row.attempts if waits else F("attempts"),
+    )
 
 
 def _move(row: OutboxMessage, target: OutboxState, **values: object) -> None:

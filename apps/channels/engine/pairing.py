@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.access import services as access
-from apps.access.models import Principal, PrincipalKind, Role
+from apps.access.models import Principal, PrincipalKind, Role, Workspace
 from apps.access.policies import check_role, role_of
 from apps.audit import services as audit
 from apps.channels.models import (
@@ -100,6 +100,68 @@ def decide(
     return row
 
 
+@transaction.atomic
+def refuse(*, by: Principal, pairing_id: UUID) -> PairingRequest:
+    """Turn a stranger down. That takes no code: it opens nothing.
+
+    Raises: NotFound; RoleRequired below operator; Denied for agents; Conflict.
+    """
+    row = (
+        PairingRequest.objects.select_related("account__workspace")
+        .filter(id=pairing_id)
+        .first()
+    )
+    if row is None or not _sees(by, row.account):
+        raise NotFound("There is no such pairing.")
+    PAIRING.check(row.state, PairingState.REJECTED)
+    return decide(by=by, code=row.code, approve=False, tier="")
+
+
+@transaction.atomic
+def set_tier(*, by: Principal, identity_id: UUID, tier: str) -> ChannelIdentity:
+    """Give a sender another tier, of those that their person's role bears.
+
+    Raises: NotFound; Invalid; RoleRequired below operator, or below either tier;
+    Denied for agents.
+    """
+    if by.kind in (PrincipalKind.AGENT, PrincipalKind.AUTOMATION):
+        raise Denied("An agent never decides who may do what.")
+    wanted = Tier(_checked(tier))
+    row = (
+        ChannelIdentity.objects.select_related("account__workspace", "principal")
+        .filter(id=identity_id)
+        .first()
+    )
+    if row is None or not _sees(by, row.account):
+        raise NotFound("There is no such sender.")
+    workspace = row.account.workspace
+    check_role(by, Role.OPERATOR, workspace)
+    for each in (wanted, Tier(row.tier)):
+        if each != Tier.PUBLIC:
+            check_role(by, Role(each), workspace)
+    if wanted != Tier.PUBLIC:
+        _bearer(row.principal, wanted, workspace)
+    same = ChannelIdentity.objects.filter(id=row.id, tier=row.tier)
+    if not same.update(tier=wanted):
+        raise Conflict("Somebody else changed this sender first.")
+    row.tier = wanted
+    _record_sender(by, row, wanted)
+    return row
+
+
+def _bearer(who: Principal | None, tier: Tier, workspace: Workspace) -> Principal:
+    """Return the person, if their role bears this tier.   Raises: Invalid."""
+    ranks = [str(each) for each in TIER_ORDER]
+    role = role_of(who, workspace) if who is not None else ""
+    if who is None or role not in ranks or ranks.index(role) < ranks.index(tier):
+        problem = FieldProblem("who", "not enough", f"a person with role {tier}")
+        raise Invalid(
+            f"The tier {tier} needs a person who has that role here.",
+            fields=(problem,),
+        )
+    return who
+
+
 def _sees(by: Principal, account: Account) -> bool:
     return bool(Account.objects.visible_to(by).filter(id=account.id).exists())
 
@@ -125,14 +187,7 @@ def _let_in(
     else:
         # Nobody gives more than they have.
         check_role(by, Role(tier), workspace)
-        ranks = [str(each) for each in TIER_ORDER]
-        role = role_of(who, workspace) if who is not None else ""
-        if who is None or role not in ranks or ranks.index(role) < ranks.index(tier):
-            problem = FieldProblem("who", "not enough", f"a person with role {tier}")
-            raise Invalid(
-                f"The tier {tier} needs a person who has that role here.",
-                fields=(problem,),
-            )
+        who = _bearer(who, tier, workspace)
     ChannelIdentity.objects.update_or_create(
         account=row.account,
         external_user=row.external_user,
@@ -166,14 +221,18 @@ def block(*, by: Principal, identity_id: UUID, blocked: bool) -> ChannelIdentity
     ):
         raise Conflict("Somebody else changed this sender first.")
     row.state = state
+    _record_sender(by, row, state)
+    return row
+
+
+def _record_sender(by: Principal, row: ChannelIdentity, to: str) -> None:
     audit.record(
         type="channel.identity_changed",
         actor=by.actor,
         subject=("sender", str(row.id)),
         workspace_id=row.account.workspace_id,
-        data={"account": row.account.slug, "sender": row.external_user, "to": state},
+        data={"account": row.account.slug, "sender": row.external_user, "to": to},
     )
-    return row
 
 
 def _record(by: Principal, row: PairingRequest, tier: str) -> None:

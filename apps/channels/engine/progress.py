@@ -11,11 +11,11 @@ from django.db import transaction
 
 from apps.access import services as access
 from apps.agents.models import Turn, TurnState
-from apps.channels.engine import outbox, replies
+from apps.channels.engine import drafts, outbox, replies
 from apps.channels.models import Account, AccountState, InboxMessage
-from apps.channels.ports import SentRef, transports
+from apps.channels.ports import SentRef, check_hold, transports
 from apps.common import canonical
-from apps.common.errors import PolarError
+from apps.common.errors import PolarError, UpstreamError
 from apps.gateway import services as gateway
 from apps.gateway.ports import (
     CallKind,
@@ -34,6 +34,7 @@ FOLLOW_KIND = "channels.follow"
 LOOK_SECONDS = 1.0
 #: While a person or a timer is waited for, looking less often is enough.
 WAIT_SECONDS = 5.0
+LONGEST_WAIT = 60.0
 RECEIVED, THINKING, WAITS, DONE, FAILED = "👀", "✍", "⏳", "✅", "❌"
 
 logger = logging.getLogger(__name__)
@@ -61,14 +62,16 @@ def carry(ctx: RunContext) -> Outcome:
     if found is None or row.account.state != AccountState.ACTIVE:
         return Finish({"mark": row.mark})
     mark = mark_of(found)
-    if mark != row.mark:
-        _mark(ctx, row, mark)
+    wait = _mark(ctx, row, mark) if mark != row.mark else 0.0
+    if wait > 0:
+        return Again(min(wait, LONGEST_WAIT))
     if found.state != TurnState.OPEN:
         return Finish({"mark": mark})
     if found.run.state in WAITING:
         with transaction.atomic():
             replies.ask_approvals(row, found)
         return Again(WAIT_SECONDS)
+    drafts.show(row, found)
     return Again(LOOK_SECONDS)
 
 
@@ -83,14 +86,18 @@ def mark_of(turn: Turn) -> str:
     return THINKING if turn.started_at is not None else RECEIVED
 
 
-def _mark(ctx: RunContext, row: InboxMessage, mark: str) -> None:
-    """Put a mark on the message that asked; a refused one is left at that."""
+def _mark(ctx: RunContext, row: InboxMessage, mark: str) -> float:
+    """Put a mark on the message that asked; a refused one is left at that.
+
+    Returns how long to wait before it can be put: the vendor asked for it.
+    """
     account = row.account
     ref = SentRef(row.chat, row.message_id)
     arguments = {"chat": row.chat, "message_id": row.message_id, "mark": mark}
 
     def perform(permit: Permit) -> Result:
         with outbox.line_of(account, "mark a message") as line:
+            check_hold(line)
             transports.get(account.kind).react(line, permit, ref, mark)
         return Result({"mark": mark})
 
@@ -109,9 +116,15 @@ def _mark(ctx: RunContext, row: InboxMessage, mark: str) -> None:
     )
     try:
         gateway.call(request)
+    except UpstreamError as error:
+        if error.retry_after is not None:
+            outbox.hold(account, error.retry_after)
+            return error.retry_after
+        logger.info("a mark failed", extra={"event": "channel.mark"})
     except PolarError as error:
         logger.info(
             "a mark was not shown",
             extra={"event": "channel.mark", "code": error.code},
         )
     InboxMessage.objects.filter(id=row.id).update(mark=mark)
+    return 0.0

@@ -3,15 +3,16 @@
 from uuid import UUID
 
 from apps.agents.models import Turn, TurnState
-from apps.channels.engine import outbox
-from apps.channels.models import InboxMessage
+from apps.channels.engine import drafts, outbox
+from apps.channels.models import Account, InboxMessage, OutboxMessage, OutboxState
 from apps.channels.ports import Button, ConversationKey, Outgoing, transports
 from apps.gateway import queries as gateway_queries
-from apps.gateway.models import ApprovalRequest
+from apps.gateway.models import ApprovalRequest, ApprovalState
 
 DELIVER_KIND = "channels.deliver"
 #: What is shown of a call's arguments. Units: characters.
 MOST_SHOWN = 1_500
+MOST_ASKED = 20
 
 
 def deliver(turn_id: UUID) -> int:
@@ -20,9 +21,15 @@ def deliver(turn_id: UUID) -> int:
     Again: nothing; each piece has the turn's own key.
     """
     heard = _heard(turn_id)
-    turn = Turn.objects.select_related("profile").filter(id=turn_id).first()
-    if heard is None or turn is None:
+    turn = (
+        Turn.objects.select_related("profile", "run__parent").filter(id=turn_id).first()
+    )
+    if turn is None:
         return 0
+    if heard is None:
+        return _tell_target(turn)
+    InboxMessage.objects.filter(id=heard.id).update(is_answered=True)
+    draft = drafts.first_of(heard)
     queued = 0
     pieces = transports.get(heard.account.kind).pieces(text_of(turn))
     for number, piece in enumerate(pieces):
@@ -33,8 +40,35 @@ def deliver(turn_id: UUID) -> int:
             Outgoing(key, piece),
             key=f"turn:{turn_id}:{number}",
             turn_id=turn_id,
+            replaces_row=draft.id if draft and number == 0 else None,
         )
     return queued
+
+
+def _tell_target(turn: Turn) -> int:
+    """Bring a planned turn's answer to the chat that its schedule names.
+
+    Nobody asked for it, so quiet hours and a cap bind it, and it is one message.
+    """
+    payload = turn.run.parent.payload if turn.run.parent else {}
+    slug, _, chat = str(payload.get("deliverTo", "")).partition(":")
+    account = (
+        Account.objects.active()
+        .select_related("workspace")
+        .filter(workspace=turn.run.workspace_id, slug=slug, secret__isnull=False)
+        .first()
+    )
+    if account is None or not chat:
+        return 0
+    pieces = transports.get(account.kind).pieces(text_of(turn))
+    more = f"\n\n(More on the desk: trace {turn.trace_id}.)" if pieces[1:] else ""
+    return outbox.queue(
+        account,
+        Outgoing(ConversationKey(chat), pieces[0] + more),
+        key=f"turn:{turn.id}:0",
+        turn_id=turn.id,
+        schedule_id=payload.get("schedule_id"),
+    )
 
 
 def text_of(turn: Turn) -> str:
@@ -61,6 +95,11 @@ def ask_approvals(heard: InboxMessage, turn: Turn) -> int:
 
 
 def _ask(heard: InboxMessage, asked: ApprovalRequest) -> bool:
+    return ask(heard.account, heard.key, asked)
+
+
+def ask(account: Account, where: ConversationKey, asked: ApprovalRequest) -> bool:
+    """Put one open question into a chat, with its buttons.   Again: nothing."""
     call = asked.call
     shown = call.arguments.replace("```", "'''")[:MOST_SHOWN]
     reach = ", ".join(str(each) for each in call.facts.get("targets", [])[:10])
@@ -76,11 +115,65 @@ def _ask(heard: InboxMessage, asked: ApprovalRequest) -> bool:
         Button("Reject", f"reject:{asked.id}"),
     )
     return outbox.queue(
-        heard.account,
-        Outgoing(heard.key, "\n".join(lines), buttons),
-        key=f"ask:{asked.id}:{heard.account_id}:{heard.chat}"[:120],
+        account,
+        Outgoing(where, "\n".join(lines), buttons),
+        key=f"ask:{asked.id}:{account.id}:{where.chat}"[:120],
         approval_id=asked.id,
     )
+
+
+def route_approvals() -> int:
+    """Ask what is open in the chats that are told of approvals.   Again: nothing."""
+    asking = Account.objects.active().exclude(approvals_to="")
+    queued = 0
+    for account in asking.select_related("workspace").order_by("id"):
+        where = ConversationKey(account.approvals_to)
+        shown = OutboxMessage.objects.filter(
+            account=account, chat=where.chat, approval_id__isnull=False
+        )
+        asked = gateway_queries.open_approvals().filter(workspace=account.workspace)
+        new = asked.exclude(id__in=shown.values("approval_id"))
+        for each in new.select_related("call").order_by("id")[:MOST_ASKED]:
+            queued += ask(account, where, each)
+    return queued
+
+
+def close_questions() -> int:
+    """Take the buttons off questions that were decided elsewhere, or are over.
+
+    Again: each message is edited once.
+    """
+    shown = OutboxMessage.objects.filter(
+        approval_id__isnull=False, state=OutboxState.SENT
+    ).exclude(buttons=[])
+    over = ApprovalRequest.objects.exclude(state=ApprovalState.PENDING).filter(
+        id__in=shown.values("approval_id")
+    )
+    closed = 0
+    for asked in over.select_related("decided_by").order_by("id")[:MOST_ASKED]:
+        for row in shown.filter(approval_id=asked.id).select_related("account"):
+            closed += close(row, said_of(asked))
+    return closed
+
+
+def close(shown: OutboxMessage, said: str) -> bool:
+    """Say what became of a question in its place, without its buttons, in the
+    caller's transaction.   Again: nothing."""
+    OutboxMessage.objects.filter(id=shown.id).update(buttons=[])
+    return outbox.queue(
+        shown.account,
+        Outgoing(
+            ConversationKey(shown.chat, shown.topic), f"{shown.text}\n\n**{said}**"
+        ),
+        key=f"asked:{shown.id}",
+        replaces_id=shown.sent_id,
+    )
+
+
+def said_of(asked: ApprovalRequest) -> str:
+    """Say what a question came to, and by whom."""
+    word = "Approved" if asked.state == ApprovalState.USED else asked.state.capitalize()
+    return f"{word} by {asked.decided_by.label}." if asked.decided_by else f"{word}."
 
 
 def _heard(turn_id: UUID) -> InboxMessage | None:

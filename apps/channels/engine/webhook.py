@@ -67,7 +67,9 @@ def take_for(
     if found.state != AccountState.ACTIVE:
         raise AccountPaused()
     said = take(found, headers, body)
-    Account.objects.filter(id=found.id).update(heard_at=clock.now(), trouble="")
+    Account.objects.filter(id=found.id).update(
+        heard_at=clock.now(), trouble="", refused_at=None
+    )
     return said
 
 

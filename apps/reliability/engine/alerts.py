@@ -15,6 +15,7 @@ from apps.access.models import Workspace
 from apps.agents.models import Handoff, HandoffState, Turn
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit
+from apps.channels import queries as channel_queries
 from apps.common import clock
 from apps.gateway.models import Budget
 from apps.providers import queries as providers
@@ -303,6 +304,23 @@ def schedules(now: datetime) -> list[Finding]:
 
 
 def channels(now: datetime) -> list[Finding]:
+    """Channels that hear nothing or were refused; work of theirs that was given up."""
+    down, count = channel_queries.down()
+    level = Level.CRITICAL if down and len(down) == count else Level.WARNING
+    found = [
+        Finding(
+            AlertCode.CHANNEL,
+            level,
+            f"{each.slug} is down: {each.trouble or 'nothing proves that it hears'}",
+            str(each.id),
+            {"down": len(down), "channels": count},
+        )
+        for each in down[:MOST]
+    ]
+    return found + _given_up(now)
+
+
+def _given_up(now: datetime) -> list[Finding]:
     """Receiving or delivering that was given up in the last hour."""
     rows = (
         Run.objects.filter(

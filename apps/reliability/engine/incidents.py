@@ -27,7 +27,7 @@ CLASSES: dict[str, tuple[str, str, str, str]] = {
     A.ROLLBACK: ("store", "S1", "S1", "the store is not the one the witness knows"),
     A.CHAIN: ("store", "S1", "S1", "the log contradicts itself"),
     A.VAULT: ("vault", "S2", "S2", "no secret opens, so nothing can be reached"),
-    A.CHANNEL: ("channels", "S2", "S2", "people are not heard or not answered"),
+    A.CHANNEL: ("channels", "S3", "S2", "people are not heard or not answered"),
     A.BLACKOUT: ("providers", "S2", "S2", "models fail, and how far is not known"),
     A.USAGE_FAILURE: ("providers", "S3", "S2", "model calls fail"),
     A.USAGE_FALLBACK: ("providers", "S3", "S3", "answers are degraded"),

@@ -12,6 +12,7 @@ from apps.reliability.services.alerts import silence as silence
 from apps.reliability.services.alerts import watch as watch
 from apps.reliability.services.bundles import as_markdown as as_markdown
 from apps.reliability.services.bundles import evidence as evidence
+from apps.reliability.services.chatting import INCIDENT_COMMAND as INCIDENT_COMMAND
 from apps.reliability.services.configuration import Change as Change
 from apps.reliability.services.configuration import Entry as Entry
 from apps.reliability.services.configuration import as_text as as_text

@@ -1,0 +1,87 @@
+"""The verbs of channels: take a message in, bring an answer out, let people in."""
+
+from apps.channels.engine import home, intake, outbox, progress, replies, webhook
+from apps.channels.engine.intake import receive
+from apps.channels.services.accounts import (
+    Changes,
+    change_account,
+    discover,
+    save_bot,
+    set_account_state,
+)
+from apps.channels.services.chatting import (
+    open_web_account,
+    send_message,
+    start_conversation,
+)
+from apps.channels.services.delivery import (
+    deliver,
+    resend,
+    route_approvals,
+    tell_operators,
+    tells_operators,
+)
+from apps.channels.services.hearing import (
+    LISTEN_KIND,
+    LISTEN_QUEUE,
+    LISTEN_SECONDS,
+    carry_heard,
+    hear,
+    keep_listening,
+    listen,
+)
+from apps.channels.services.people import (
+    block_sender,
+    decide_pairing,
+    refuse_pairing,
+    set_tier,
+)
+
+SEND_KIND = outbox.SEND_KIND
+FOLLOW_KIND = progress.FOLLOW_KIND
+DELIVER_KIND = replies.DELIVER_KIND
+HEAR_KIND = webhook.HEAR_KIND
+HOME_KIND = home.HOME_KIND
+carry_home = home.carry
+take_webhook = webhook.take_for
+carry_follow = progress.carry
+carry_send = outbox.carry
+ring_forgotten = intake.ring_forgotten
+
+__all__ = [
+    "DELIVER_KIND",
+    "FOLLOW_KIND",
+    "HEAR_KIND",
+    "HOME_KIND",
+    "LISTEN_KIND",
+    "LISTEN_QUEUE",
+    "LISTEN_SECONDS",
+    "SEND_KIND",
+    "Changes",
+    "block_sender",
+    "carry_follow",
+    "carry_heard",
+    "carry_home",
+    "carry_send",
+    "change_account",
+    "decide_pairing",
+    "deliver",
+    "discover",
+    "hear",
+    "keep_listening",
+    "listen",
+    "open_web_account",
+    "receive",
+    "refuse_pairing",
+    "resend",
+    "ring_forgotten",
+    "route_approvals",
+    "save_bot",
+    "send_message",
+    "set_account_state",
+    "set_tier",
+    "start_conversation",
+    "take_webhook",
+    "tell_operators",
+    "tells_operators",
+]
