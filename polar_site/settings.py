@@ -228,6 +228,17 @@ POLAR_DRILLS_DIR = Path(
 POLAR_SINK_FILE = env.str(
     "POLAR_SINK_FILE", default=str(BASE_DIR / "var" / "sink" / "audit.jsonl")
 )
+#: Other places that keep a copy of the log; each is off while its address is empty.
+POLAR_SINK_SYSLOG = env.str("POLAR_SINK_SYSLOG", default="")
+POLAR_SINK_HTTP_URL = env.str("POLAR_SINK_HTTP_URL", default="")
+POLAR_SINK_HTTP_TOKEN = env.str("POLAR_SINK_HTTP_TOKEN", default="")
+POLAR_SINK_S3_URL = env.str("POLAR_SINK_S3_URL", default="")
+POLAR_SINK_S3_REGION = env.str("POLAR_SINK_S3_REGION", default="us-east-1")
+POLAR_SINK_S3_KEY_ID = env.str("POLAR_SINK_S3_KEY_ID", default="")
+POLAR_SINK_S3_SECRET = env.str("POLAR_SINK_S3_SECRET", default="")
+POLAR_SINK_S3_DAYS = env.int("POLAR_SINK_S3_DAYS", default=400)
+#: The exact host:port of sinks that may be inside.
+POLAR_SINK_LOCAL = env.list("POLAR_SINK_LOCAL", default=[])
 #: Packages of extensions, each in a folder named by its SHA-256.
 POLAR_EXTENSIONS_DIR = Path(
     env.str("POLAR_EXTENSIONS_DIR", default=str(BASE_DIR / "var" / "extensions"))

@@ -212,6 +212,8 @@ class SinkCursor(models.Model):
     last_seq = models.BigIntegerField(default=-1)
     last_ack_at = models.DateTimeField(null=True)
     problem = models.CharField(max_length=300, blank=True)
+    #: The epoch that the sink was last told of.
+    epoch = models.CharField(max_length=32, blank=True, default="")
 
     def __str__(self) -> str:
         return f"{self.name} at {self.last_seq}"

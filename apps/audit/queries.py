@@ -73,3 +73,9 @@ def acknowledged() -> int | None:
         return None
     known = {row.name: row.last_seq for row in sink_cursors()}
     return min(known.get(name, -1) for name in used)
+
+
+def sent_to(name: str) -> int:
+    """Return the last event that a sink took, as this install remembers it."""
+    row = SinkCursor.objects.filter(name=name).first()
+    return row.last_seq if row else -1

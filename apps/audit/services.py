@@ -6,13 +6,14 @@ calls it at once.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
 
-from apps.audit import ports
+from apps.audit import ports, queries
 from apps.audit.engine import (
     alarm,
     anchoring,
@@ -31,7 +32,7 @@ from apps.audit.engine.anchoring import LostFuture as LostFuture
 from apps.audit.engine.anchoring import LostRun as LostRun
 from apps.audit.engine.comparing import Broken
 from apps.audit.engine.verifying import Progress, Verdict
-from apps.audit.errors import SealedNotFound, StoreDamaged
+from apps.audit.errors import SealedNotFound, SinkRefused, StoreDamaged
 from apps.audit.models import Checkpoint, Event, Head, Payload
 from apps.common import ids
 from apps.common.actor import Actor
@@ -109,7 +110,7 @@ def epoch() -> str:
 def begin_epoch(*, by: Actor, reason: str) -> str:
     """Accept the store as it is after a recovery: begin a new epoch, end the alarm.
 
-    Writes: Head, an event, fork marks in the witness and in every sink.
+    Writes: Head, an event, a fork mark in the witness; each sink is told by its push.
     Raises: Invalid without a reason; StoreDamaged when the store contradicts itself,
     for such a history cannot be accepted.
     Source: docs/runbooks/a-swapped-store.md
@@ -135,9 +136,6 @@ def begin_epoch(*, by: Actor, reason: str) -> str:
             },
         )
     witness.mark_fork(where, head, before, at=fork)
-    for sink in ports.sinks().values():
-        if sink.last_contiguous_seq() is not None:
-            sink.fork(epoch=head.epoch, seq=fork)
     anchoring.end(where, how=f"accepted by {by.label}: {reason}")
     return head.epoch
 
@@ -206,10 +204,42 @@ def erase(*, by: Actor, event_ids: Sequence[UUID], reason: str) -> int:
 
 def push_sinks() -> int:
     """Send sealed events to every sink. Returns how many went out."""
-    return sum(
-        pushing.push(name, sink, batches=PUSH_BATCHES)
-        for name, sink in ports.sinks().items()
-    )
+    return sum(push_sink(name) for name in ports.sinks())
+
+
+def push_sink(name: str) -> int:
+    """Send sealed events to one sink, so that a slow one delays no other."""
+    return pushing.push(name, ports.sinks()[name], batches=PUSH_BATCHES)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFacts:
+    """How far a sink is, and how it keeps what it has, read back from it."""
+
+    name: str
+    last_seq: int
+    is_immutable: bool
+    keeping: str
+    problem: str
+
+
+def sinks() -> list[SinkFacts]:
+    """Ask every sink that is on. One that does not answer says why."""
+    known = {row.name: row for row in queries.sink_cursors()}
+    found = []
+    for name, sink in sorted(ports.sinks().items()):
+        if not sink.is_on():
+            continue
+        row = known.get(name)
+        last, problem = (row.last_seq, row.problem) if row else (-1, "")
+        try:
+            keeping = sink.keeping()
+        except (OSError, SinkRefused) as error:
+            keeping, problem = ports.Keeping(False, "not told"), str(error)[:300]
+        found.append(
+            SinkFacts(name, last, keeping.is_immutable, keeping.detail, problem)
+        )
+    return found
 
 
 def export(out_dir: Path, *, by: Actor, from_: int = 0, to: int | None = None) -> Path:
@@ -221,6 +251,18 @@ def export(out_dir: Path, *, by: Actor, from_: int = 0, to: int | None = None) -
     with transaction.atomic():
         record(type="audit.exported", actor=by, data=bundle.as_data())
     return out_dir
+
+
+def export_ocsf(path: Path, *, by: Actor, from_: int = 0, to: int | None = None) -> int:
+    """Write sealed events [from_, to) as OCSF lines, as the sinks get them.
+
+    Returns how many.   Raises: Invalid where the file exists already.
+    """
+    count = exporting.write_ocsf(path, from_, to)
+    with transaction.atomic():
+        data = {"from": from_, "events": count, "form": "ocsf"}
+        record(type="audit.exported", actor=by, data=data)
+    return count
 
 
 def proof(*, gseq: int, size: int | None = None) -> proving.Proof:

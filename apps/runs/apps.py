@@ -1,5 +1,7 @@
 """Plugs the run machinery in: the doorbell, the gateway's decisions, the clock."""
 
+from functools import partial
+
 from django.apps import AppConfig
 from django.conf import settings
 
@@ -11,6 +13,7 @@ class RunsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now, so these cannot be imported above.
+        from apps.audit import ports as audit_ports
         from apps.audit import services as audit
         from apps.gateway import ports as gateway_ports
         from apps.gateway import services as gateway
@@ -27,7 +30,10 @@ class RunsConfig(AppConfig):
         ports.ticks.register("gateway.budgets", gateway.sweep_reservations, 5.0)
         if audit.can_seal():
             ports.ticks.register("audit.seal", audit.seal, 0.2)
-        ports.ticks.register("audit.sinks", audit.push_sinks, 1.0)
+        used = [name for name, sink in audit_ports.sinks().items() if sink.is_on()]
+        for name in used:
+            push = partial(audit.push_sink, name)
+            ports.ticks.register(f"audit.sinks.{name}", push, 1.0)
         ports.ticks.register("vault.rotation", vault.tick, 1.0)
         if settings.REDIS_URL:
             from apps.runs.adapters import doorbell

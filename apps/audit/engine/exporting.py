@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.audit.engine import keys, sealing, tiles
+from apps.audit.engine import keys, ocsf, sealing, tiles
 from apps.audit.models import Checkpoint, Event, Head
 from apps.common.errors import Invalid
 
@@ -57,6 +57,25 @@ def export(out_dir: Path, first: int, end: int | None) -> Bundle:
     (out_dir / "tree.json").write_text(json.dumps({"frontier": before}) + "\n")
     (out_dir / "manifest").write_text(_manifest(out_dir, bundle))
     return bundle
+
+
+def write_ocsf(path: Path, first: int, end: int | None) -> int:
+    """Write sealed events [first, end) as OCSF lines. Returns how many.
+
+    Raises: Invalid where the file exists already.
+    """
+    size = Head.load().size
+    end = size if end is None else min(end, size)
+    rows = Event.objects.filter(gseq__gte=first, gseq__lt=end).order_by("gseq")
+    written = 0
+    try:
+        with path.open("x") as file:
+            for event in rows.iterator(chunk_size=2000):
+                file.write(f"{ocsf.line(event)}\n")
+                written += 1
+    except FileExistsError as error:
+        raise Invalid(f"{path} exists already") from error
+    return written
 
 
 def _frontier(reader: tiles.Reader, size: int) -> list[bytes]:

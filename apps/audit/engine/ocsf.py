@@ -29,6 +29,15 @@ CLASSES = {
     "alert": 2004,
     "guardrail": 2004,
 }
+USAGE = (
+    "kind",
+    "capability",
+    "tokens_in",
+    "tokens_out",
+    "tokens_cached",
+    "micros",
+    "duration_ms",
+)
 _ACTIVITY_OTHER = 99
 _FAILURES = ("deny", "denied", "refused", "failed")
 
@@ -63,8 +72,16 @@ def record(event: Event) -> dict[str, Any]:
         "status_id": 2 if failed else 1,
         "time": int(event.occurred_at.timestamp() * 1000),
         "type_uid": class_uid * 100 + _ACTIVITY_OTHER,
-        "unmapped": {"body": event.body, "decision": event.decision},
+        "unmapped": {"body": event.body, "decision": event.decision, **_usage(event)},
     }
+
+
+def _usage(event: Event) -> dict[str, Any]:
+    """What a settled call used, so that usage can be counted where the sink is."""
+    if event.type != "call.settled":
+        return {}
+    said = json.loads(event.body)["data"]
+    return {"usage": {name: said[name] for name in USAGE if name in said}}
 
 
 def line(event: Event) -> str:

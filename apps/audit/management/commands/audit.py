@@ -1,4 +1,4 @@
-"""`audit verify | seal | checkpoint | export | push`: the log from a terminal."""
+"""`audit verify | seal | checkpoint | export | ocsf | push | sinks`: the log, here."""
 
 import dataclasses
 import json
@@ -25,10 +25,16 @@ class Command(BaseCommand):
         verbs.add_parser("seal", help="seal everything that waits")
         verbs.add_parser("checkpoint", help="seal, then sign the head")
         verbs.add_parser("push", help="send sealed events to the sinks")
-        export = verbs.add_parser("export", help="write a bundle for polar-verify")
-        export.add_argument("out", type=Path)
-        export.add_argument("--from", dest="from_", type=int, default=0)
-        export.add_argument("--to", type=int, default=None)
+        sinks = verbs.add_parser("sinks", help="how far each is, and how it keeps")
+        sinks.add_argument("--json", action="store_true")
+        for verb, what in (
+            ("export", "write a bundle for polar-verify"),
+            ("ocsf", "write OCSF lines, as the sinks get them"),
+        ):
+            export = verbs.add_parser(verb, help=what)
+            export.add_argument("out", type=Path)
+            export.add_argument("--from", dest="from_", type=int, default=0)
+            export.add_argument("--to", type=int, default=None)
 
     def handle(self, *args: Any, **options: Any) -> None:
         verbs = {
@@ -37,6 +43,8 @@ class Command(BaseCommand):
             "checkpoint": self._checkpoint,
             "push": self._push,
             "export": self._export,
+            "ocsf": self._ocsf,
+            "sinks": self._sinks,
         }
         try:
             verbs[options["verb"]](options)
@@ -80,6 +88,20 @@ class Command(BaseCommand):
         out, first, end = options["out"], options["from_"], options["to"]
         services.export(out, by=_operator(), from_=first, to=end)
         self.stdout.write(f"Exported to {out}; check it with: ./polar-verify {out}")
+
+    def _ocsf(self, options: dict[str, Any]) -> None:
+        count = services.export_ocsf(
+            options["out"], by=_operator(), from_=options["from_"], to=options["to"]
+        )
+        self.stdout.write(f"Wrote {count} events to {options['out']}")
+
+    def _sinks(self, options: dict[str, Any]) -> None:
+        told = [dataclasses.asdict(each) for each in services.sinks()]
+        if options["json"]:
+            self.stdout.write(json.dumps(told))
+            return
+        for each in told or [{"name": "no sink is set"}]:
+            self.stdout.write("  ".join(str(value) for value in each.values()))
 
 
 def _operator() -> Actor:
