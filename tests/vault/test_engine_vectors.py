@@ -1,10 +1,12 @@
 """Known answers of AES-256-GCM, and the shapes of forgery, through our envelope.
 
 Source: D. McGrew and J. Viega, "The Galois/Counter Mode of Operation", appendix B,
-test cases 13, 14 and 16. The forgeries follow the classes of Wycheproof's
-aes_gcm_test (changed, cut and zeroed tags, wrong nonce sizes, changed data); they are
-made here and are not that file.
+test cases 13, 14 and 16; Wycheproof's aes_gcm_test, all tests with 256-bit keys
+(`vectors/`). The forgeries beside them are made here.
 """
+
+import json
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,32 @@ def test_a_tag_with_one_bit_changed_does_not_open(bit):
 def test_forged_shapes_do_not_open(nonce, data, sealed):
     with pytest.raises(SecretUnreadable):
         opened(FEED, nonce, data, sealed)
+
+
+WYCHEPROOF = Path(__file__).parent / "vectors" / "wycheproof_aes_256_gcm.json"
+CASES = json.loads(WYCHEPROOF.read_text())["tests"]
+OURS, FOREIGN = 96, "a nonce of another size than ours"
+
+
+def verdict(case) -> str:
+    """What the envelope must say: only a valid one with our nonce size opens."""
+    return case["result"] if len(case["iv"]) * 4 == OURS else FOREIGN
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["tcId"]))
+def test_wycheproof_verdict(case):
+    sealed = H(case["ct"]) + H(case["tag"])
+    asked = (H(case["key"]), H(case["iv"]), H(case["aad"]), sealed)
+
+    if verdict(case) == "valid":
+        assert opened(*asked) == H(case["msg"])
+        return
+    with pytest.raises(SecretUnreadable):
+        opened(*asked)
+
+
+def test_wycheproof_covers_both_verdicts_and_foreign_nonces():
+    counted = [verdict(case) for case in CASES]
+
+    assert (counted.count("valid"), counted.count("invalid")) == (39, 27)
+    assert counted.count(FOREIGN) == len(CASES) - 66 > 30
