@@ -11,7 +11,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
@@ -20,11 +20,13 @@ from ninja.utils import check_csrf
 from apps.access import queries as access
 from apps.access import services as access_services
 from apps.access.api import router as access_router
+from apps.access.models import KeyedAnswer
 from apps.access.policies import Authenticated
 from apps.agents.api import router as agents
 from apps.audit.api import router as audit
 from apps.boards.api import router as boards
 from apps.channels.api import router as channels
+from apps.common import failpoints
 from apps.common.errors import (
     FieldProblem,
     Invalid,
@@ -69,6 +71,9 @@ def authenticate(request: HttpRequest) -> Authenticated:
 
 #: Answers that say nothing was done: the same key may be sent again.
 UNDONE = frozenset({401, 403, 429, 503, 507})
+#: Writes that only this database sees: they keep their answer in the transaction of
+#: the change, so that one sent again after a crash is done once and answered.
+WITH_ITS_ANSWER = frozenset({"orchestrate"})
 
 View = Callable[..., Any]
 
@@ -86,32 +91,69 @@ def answer_once(view: View) -> View:
         key = request.headers.get("Idempotency-Key")
         if key is None or request.method in SAFE_METHODS:
             return view(request, *args, **kwargs)
+        match = request.resolver_match
+        held = match is not None and match.url_name in WITH_ITS_ANSWER
+
+        def work() -> HttpResponse:
+            response: HttpResponse = view(request, *args, **kwargs)
+            return response
+
         try:
             who = authenticate(request).principal
             row, is_first = access_services.begin_answer(
-                principal=who, key=key, request=_request_bytes(request)
+                principal=who, key=key, request=_request_bytes(request), held=held
             )
+            if not is_first:
+                return _kept(row)
+            return _at_once(row, work) if held else _one_by_one(row, work)
         except PolarError as error:
             return problem(error)
-        if not is_first:
-            kept = HttpResponse(row.body, status=row.status)
-            kept["Content-Type"] = row.content_type
-            kept["Idempotency-Replayed"] = "true"
-            return kept
-        response = view(request, *args, **kwargs)
-        if response.streaming or response.status_code in UNDONE:
-            access_services.release_answer(row=row)
-            return response
-        access_services.finish_answer(
-            row=row,
-            status=response.status_code,
-            content_type=response.get("Content-Type", ""),
-            body=response.content.decode(),
-            is_kept=response.get("Cache-Control", "") != "no-store",
-        )
-        return response
 
     return answer
+
+
+def _at_once(row: KeyedAnswer, work: Callable[[], HttpResponse]) -> HttpResponse:
+    """Do the work and keep its answer in one transaction, one request at a time."""
+    with transaction.atomic():
+        before = access_services.hold_answer(row=row)
+        if before.status:
+            return _kept(before)
+        response = work()
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            _keep(row, response)
+        else:
+            transaction.set_rollback(True)
+    failpoints.reach("answer.kept")
+    if response.status_code >= HTTPStatus.BAD_REQUEST:
+        _keep(row, response)
+    return response
+
+
+def _one_by_one(row: KeyedAnswer, work: Callable[[], HttpResponse]) -> HttpResponse:
+    """Do the work in transactions of its own, then keep its answer."""
+    response = work()
+    _keep(row, response)
+    return response
+
+
+def _keep(row: KeyedAnswer, response: HttpResponse) -> None:
+    if response.streaming or response.status_code in UNDONE:
+        access_services.release_answer(row=row)
+        return
+    access_services.finish_answer(
+        row=row,
+        status=response.status_code,
+        content_type=response.get("Content-Type", ""),
+        body=response.content.decode(),
+        is_kept=response.get("Cache-Control", "") != "no-store",
+    )
+
+
+def _kept(row: KeyedAnswer) -> HttpResponse:
+    kept = HttpResponse(row.body, status=row.status)
+    kept["Content-Type"] = row.content_type
+    kept["Idempotency-Replayed"] = "true"
+    return kept
 
 
 def _request_bytes(request: HttpRequest) -> bytes:

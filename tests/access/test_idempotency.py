@@ -7,7 +7,9 @@ import pytest
 
 from apps.access import services
 from apps.access.models import KeyedAnswer, Token
-from apps.common import clock
+from apps.agents import services as agents
+from apps.agents.models import Conversation, Turn
+from apps.common import clock, failpoints
 from apps.gateway.models import Halt
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +114,85 @@ def test_key_when_answer_is_secret_then_not_kept(client, workspace):
     assert (first.status_code, second.status_code) == (201, 409)
     assert raw not in str(list(KeyedAnswer.objects.values()))
     assert Token.objects.filter(name="n").count() == 1
+
+
+TURNS = "/api/v1/orchestrate"
+
+
+@pytest.fixture
+def agent(workspace):
+    agents.install_default_profiles(workspace=workspace, by=services.system_principal())
+
+
+def ask(client, headers, text="hello"):
+    return send(client, headers, url=TURNS, reason={"text": text})
+
+
+def test_turn_when_the_first_request_died_before_its_commit_then_done_once(
+    client, agent, monkeypatch
+):
+    headers = bearer()
+
+    def die(name):
+        if name == "turn.started":
+            raise SystemExit
+
+    failpoints.install(die)
+    try:
+        with pytest.raises(SystemExit):
+            ask(client, headers)
+    finally:
+        failpoints.install(None)
+    assert (Turn.objects.count(), KeyedAnswer.objects.get().status) == (0, 0)
+
+    first, second = ask(client, headers), ask(client, headers)
+
+    assert (first.status_code, first.json()) == (202, second.json())
+    assert second["Idempotency-Replayed"] == "true"
+    assert Turn.objects.count() == 1
+
+
+def test_turn_when_the_answer_was_lost_then_the_repeat_gets_it(client, agent):
+    headers = bearer()
+
+    def die(name):
+        if name == "answer.kept":
+            raise SystemExit
+
+    failpoints.install(die)
+    try:
+        with pytest.raises(SystemExit):
+            ask(client, headers)
+    finally:
+        failpoints.install(None)
+
+    answer = ask(client, headers)
+
+    assert answer["Idempotency-Replayed"] == "true"
+    assert answer.json()["runId"] == str(Turn.objects.get().run_id)
+
+
+def test_turn_when_refused_then_nothing_is_left_and_the_refusal_is_kept(client, agent):
+    headers = bearer()
+
+    first, second = ask(client, headers, text=""), ask(client, headers, text="")
+
+    assert (first.status_code, second.status_code) == (422, 422)
+    assert second["Idempotency-Replayed"] == "true"
+    assert not Turn.objects.exists() and not Conversation.objects.exists()
+
+
+def test_turn_when_its_key_was_given_back_meanwhile_then_409(
+    client, agent, monkeypatch
+):
+    begun = services.begin_answer
+
+    def and_given_back(**asked):
+        row, is_first = begun(**asked)
+        services.release_answer(row=row)
+        return row, is_first
+
+    monkeypatch.setattr(services, "begin_answer", and_given_back)
+
+    assert ask(client, bearer()).status_code == 409
+    assert not Turn.objects.exists()

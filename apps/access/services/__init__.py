@@ -27,6 +27,9 @@ from apps.access.services.answers import (
     finish_answer as finish_answer,
 )
 from apps.access.services.answers import (
+    hold_answer as hold_answer,
+)
+from apps.access.services.answers import (
     release_answer as release_answer,
 )
 from apps.access.services.people import (

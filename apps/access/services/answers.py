@@ -1,7 +1,9 @@
 """One answer per `Idempotency-Key`: a repeat gets what the first was answered.
 
 Invariants: a key belongs to a principal; the row is there before the work starts,
-so a crash in between leaves an honest doubt and never a second effect.
+so a crash in between leaves an honest doubt and never a second effect. A write that
+keeps its answer in its own transaction leaves no doubt: `hold_answer` lets one
+request of a key through at a time, and after a crash the repeat does the work.
 Source: draft-ietf-httpapi-idempotency-key-header-07
 """
 
@@ -21,13 +23,14 @@ CLEARED = 50
 
 
 def begin_answer(
-    *, principal: Principal, key: str, request: bytes
+    *, principal: Principal, key: str, request: bytes, held: bool = False
 ) -> tuple[KeyedAnswer, bool]:
     """Claim a key for one request, or find what it was answered.
 
-    Shape: (row, is_first).   Raises: Invalid for a key that cannot be one;
-    Conflict when the key was used with another body, when the first request is
-    still under way, or when its answer was shown once and not kept.
+    Shape: (row, is_first); with `held`, what is not answered counts as first, and
+    the caller goes on with `hold_answer`.   Raises: Invalid for a key that cannot
+    be one; Conflict when the key was used with another body, when the first request
+    is still under way, or when its answer was shown once and not kept.
     """
     if not key.isprintable() or not 0 < len(key) <= LONGEST_KEY:
         problem = FieldProblem(
@@ -56,6 +59,8 @@ def begin_answer(
         return found, True
     if found.request_digest != digest:
         raise Conflict("This Idempotency-Key was used for another request.")
+    if not found.status and held:
+        return found, True
     if not found.status:
         raise Conflict(
             "The first request with this Idempotency-Key has not finished: look "
@@ -64,6 +69,18 @@ def begin_answer(
     if not found.is_kept:
         raise Conflict("This was done; its answer was shown once and not kept.")
     return found, False
+
+
+def hold_answer(*, row: KeyedAnswer) -> KeyedAnswer:
+    """Hold a key until the transaction at hand ends; tell what it was answered.
+
+    Shape: `status` 0 when the work is to be done, in this transaction.
+    Raises: Conflict when the key was given back meanwhile.
+    """
+    held = KeyedAnswer.objects.select_for_update().filter(id=row.id).first()
+    if held is None:
+        raise Conflict("The same request was refused just now; send it again.")
+    return held
 
 
 def finish_answer(
