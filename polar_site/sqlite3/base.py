@@ -5,7 +5,8 @@ Hides: SQLite's own waiting is not in order, so of hundreds of writers one starv
 A closed connection waits in a short list for the next thread: opening one, with
 its pragmas, costs more than a statement.
 Invariants: first come, first served; a connection is kept only outside a
-transaction, without an error, and while its path still names the file it opened.
+transaction, without an error, and while its path still names the file it opened,
+with the write-ahead log it had: SQLite goes on in a log that was deleted under it.
 Source: docs/decisions/0013-turns-at-the-sqlite-file.md
 """
 
@@ -23,7 +24,8 @@ MOST_IDLE = 8
 #: What needs no turn at writing.
 READS = ("SELECT", "PRAGMA", "EXPLAIN", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
-FileIdentity = tuple[int, int]
+#: Device and inode of the file, inode of its write-ahead log (0: none yet).
+FileIdentity = tuple[int, int, int]
 
 
 class Turnstile:
@@ -73,19 +75,28 @@ class Idle:
                 name, identity, raw = self._kept.popleft()
             except IndexError:
                 return None
-            if name == path and identity == file_identity(path):
+            if name == path and is_same_file(identity, file_identity(path)):
                 return raw, identity
             raw.close()
         return None
 
     def keep(self, path: str, identity: FileIdentity | None, raw: Any) -> bool:
         """Take a connection in, unless there are enough or it is not sound."""
-        is_sound = identity is not None and identity == file_identity(path)
+        is_sound = identity is not None and is_same_file(identity, file_identity(path))
         if not is_sound or raw.in_transaction or len(self._kept) >= MOST_IDLE:
             return False
         assert identity is not None
         self._kept.append((path, identity, raw))
         return True
+
+    def drop(self, path: str) -> None:
+        """Close what is kept of one file, so that the next is opened anew."""
+        for kept in [kept for kept in self._kept if kept[0] == path]:
+            try:
+                self._kept.remove(kept)
+            except ValueError:
+                continue  # another thread took it
+            kept[2].close()
 
     def forget(self) -> None:
         """In a fresh fork: begin with none."""
@@ -99,7 +110,16 @@ def file_identity(path: str) -> FileIdentity | None:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    try:
+        log = os.stat(f"{path}-wal").st_ino
+    except OSError:
+        log = 0
+    return found.st_dev, found.st_ino, log
+
+
+def is_same_file(opened: FileIdentity, now: FileIdentity | None) -> bool:
+    """Tell whether a connection that opened the one may go on with the other."""
+    return now is not None and opened[:2] == now[:2] and opened[2] in (0, now[2])
 
 
 idle = Idle()
@@ -137,6 +157,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 super()._close()  # type: ignore[misc]
         finally:
             self._leave()
+
+    def drop_idle(self) -> None:
+        """Let the next connection be opened anew, with nothing of the file cached."""
+        idle.drop(str(self.settings_dict["NAME"]))
 
     # --- turns
 

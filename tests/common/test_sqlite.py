@@ -4,6 +4,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import pytest
+
 from polar_site.sqlite3.base import MOST_IDLE, Idle, Turnstile, file_identity
 
 
@@ -66,6 +68,31 @@ def test_idle_when_the_file_was_exchanged_then_not_given(tmp_path: Path) -> None
     other.rename(path)
 
     assert idle.take(str(path)) is None
+
+
+def test_idle_when_its_log_was_deleted_then_not_given(tmp_path: Path) -> None:
+    path, idle = tmp_path / "a.db", Idle()
+    raw = opened(path)
+    raw.execute("PRAGMA journal_mode=WAL")
+    raw.execute("INSERT INTO t VALUES (1)")
+    assert idle.keep(str(path), file_identity(str(path)), raw)
+
+    (tmp_path / "a.db-wal").unlink()
+
+    assert idle.take(str(path)) is None
+
+
+def test_idle_when_dropped_then_closed(tmp_path: Path) -> None:
+    path, idle = tmp_path / "a.db", Idle()
+    raw = opened(path)
+    idle.keep(str(path), file_identity(str(path)), raw)
+
+    idle.drop(str(tmp_path / "another.db"))
+    idle.drop(str(path))
+
+    assert idle.take(str(path)) is None
+    with pytest.raises(sqlite3.ProgrammingError):
+        raw.execute("SELECT 1")
 
 
 def test_idle_when_in_a_transaction_or_full_then_refused(tmp_path: Path) -> None:

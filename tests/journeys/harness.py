@@ -21,6 +21,8 @@ import django
 from django.core.management import call_command
 from django.db import connection
 
+from tests.journeys import resident
+
 
 def die_at(name: str, times: int) -> Any:
     """Make a hook that kills this process at the named failpoint."""
@@ -74,7 +76,7 @@ def enqueue(kind: str, payload: str, count: str = "1") -> None:
         )
 
 
-def live(count: int) -> None:
+def live(count: int) -> list[Any]:
     """Enqueue runs that have done something, and tell the witness."""
     from django.db import transaction
 
@@ -82,7 +84,7 @@ def live(count: int) -> None:
     from apps.audit import services as audit
     from apps.runs import services
 
-    system = access.system_principal()
+    system, started = access.system_principal(), []
     for _ in range(count):
         run = services.enqueue(
             kind="journey.note",
@@ -98,7 +100,9 @@ def live(count: int) -> None:
                 workspace_id=run.workspace_id,
                 data={"kind": run.kind},
             )
+        started.append(run)
     audit.seal_all()
+    return started
 
 
 def ask(text: str) -> None:
@@ -143,6 +147,8 @@ def main(arguments: list[str]) -> None:
     plug_test_kinds()
     if arguments[0] == "live":
         live(int(arguments[1]))
+    elif arguments[0] == "resident":
+        resident.serve()
     elif arguments[0] == "enqueue":
         enqueue(*arguments[1:])
     elif arguments[0] == "ask":

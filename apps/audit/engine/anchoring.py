@@ -88,7 +88,7 @@ def check_store(*, walk: bool = True) -> alarm.Alarm | None:
     Returns the standing alarm, if any.   Raises: what hinders the check itself.
     """
     if not connection.in_atomic_block:
-        connection.close()  # an exchanged file is seen by who opens it anew
+        opened.open_anew()
     where = witness.folder() if witness.is_here() else None
     standing = alarm.current()
     if standing is not None and standing.kind == alarm.RESTORING:
@@ -153,6 +153,7 @@ def announce(where: Path, *, by: Actor, source: str, reason: str) -> alarm.Alarm
 def what_contradicts(where: Path) -> str:
     """Tell what of the store the witness contradicts; "" when nothing."""
     memory.forget()
+    opened.open_anew()
     if problem := _problem(where, walk=False):
         return problem
     verdict = verifying.verify()
