@@ -27,6 +27,7 @@ run: ## Install, prepare and start Polar on http://127.0.0.1:8000 (POLAR_PORT)
 
 .PHONY: test
 test: dev services-tools check deploy-check test-sqlite test-postgres ## Everything that must pass: style, types, house rules, both suites
+	@echo "Left out: the reference MCP servers (make reference, needs npm) and the storms at full size (make chaos)."
 
 .PHONY: dev
 dev: ## Install what development needs into .venv
@@ -66,7 +67,17 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	POLAR_CHANNEL_EVENTS=1000 $(PYTEST) -q -n 0 tests/channels/test_intake.py tests/channels/test_slack_hook.py
 	POLAR_REVOKE_TRIALS=1000 POLAR_STORM_TURNS=200 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
+	$(MAKE) reference
 	POLAR_FUZZ_CASES=80 $(PYTEST) -q -n 0 tests/access/test_api_fuzz.py
+
+REFERENCE := var/reference
+.PHONY: reference
+reference: dev ## Fetch the reference MCP servers by version and try every tool of theirs
+	@if ! command -v npm >/dev/null || ! command -v node >/dev/null; then \
+	echo "Left out: the reference MCP servers; node and npm are not installed."; exit 0; fi; \
+	mkdir -p $(REFERENCE) && cp tests/reference/package*.json $(REFERENCE) && \
+	npm ci --ignore-scripts --no-audit --no-fund --prefix $(REFERENCE) && \
+	MCP_REFERENCE="$(CURDIR)/$(REFERENCE)" $(PYTEST) -q -n 0 -m journey tests/journeys/test_reference_servers.py
 
 .PHONY: bench
 bench: dev ## Measure the hot paths (BENCH="--only turns"); prints figures, judges nothing

@@ -53,6 +53,8 @@ class Session:
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._used = clock.monotonic()
+        #: The tools that answer only by a task.
+        self._by_task: frozenset[str] = frozenset()
         #: Whether its process ended though nobody closed it.
         self.has_died = False
 
@@ -108,6 +110,11 @@ class Session:
         self.wire.begin(headers)
         self.in_flight[ids[0]] = ids[1]
         seconds = self.source.limits.call_seconds
+        if target.name in self._by_task:
+            raise ToolMisconfigured(
+                f"{target.capability} answers only by a task, an experiment of the "
+                "protocol of 2025-11-25 that Polar does not take part in."
+            )
         asking = self._client.session.call_tool(target.name, arguments)
         try:
             answer = await self._first(asking, seconds)
@@ -193,10 +200,12 @@ class Session:
 
     async def _offers(self, client: Client) -> list[Offer]:
         offers: list[Offer] = []
+        by_task: set[str] = set()
         cursor: str | None = None
         for _ in range(MOST_PAGES):
             page = await client.list_tools(cursor=cursor)
             offers += [_offer(tool) for tool in page.tools]
+            by_task |= {tool.name for tool in page.tools if _needs_task(tool)}
             cursor = page.next_cursor
             if not cursor:
                 break
@@ -205,6 +214,7 @@ class Session:
             raise ToolMisconfigured(
                 f"{self.source.ext_id} serves too many tools, or two of one name."
             )
+        self._by_task = frozenset(by_task)
         return offers
 
     async def _unanswered(self, target: Target, error: object) -> PolarError:
@@ -267,6 +277,10 @@ _CODES: dict[int, type[PolarError]] = {
 }
 #: The library's own words for "nobody knows".
 _LOST = frozenset({types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT})
+
+
+def _needs_task(tool: types.Tool) -> bool:
+    return tool.execution is not None and tool.execution.task_support == "required"
 
 
 def _offer(tool: types.Tool) -> Offer:
