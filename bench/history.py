@@ -4,7 +4,6 @@ Hides: how a copy gets ids, times and events of its own. The copies are exact bu
 that; their events are written and sealed by the log's own code, so the tree is whole.
 """
 
-import hashlib
 import json
 import os
 import uuid
@@ -136,7 +135,7 @@ def _row(table: type[models.Model], values: dict[str, Any], back: timedelta) -> 
         if value is not None and isinstance(field, models.DateTimeField):
             value -= back
         elif value and field.name == "idempotency_key":
-            value = hashlib.sha256(f"{value}{back}".encode()).hexdigest()
+            value = os.urandom(32).hex()
         given[field.attname] = value
     return table(**given)
 

@@ -91,7 +91,7 @@ def sit_down(browser: Any, base: str, user: User, **options: Any) -> Desk:
         [{"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": base}]
     )
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(20_000)
     desk = Desk(page, base)
     page.on("console", lambda said: _keep(desk, said.type, said.text))
     page.on("pageerror", lambda error: _keep(desk, "error", str(error)))

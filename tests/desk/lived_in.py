@@ -4,6 +4,7 @@ Hides: how each thing comes to be. All of it goes through the services, so that 
 page is shown a row that the product itself would never have written.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 from apps.access import services as access
@@ -15,7 +16,7 @@ from apps.audit import services as audit
 from apps.boards import services as boards
 from apps.boards.models import Board
 from apps.common import ids
-from apps.common.errors import ApprovalRequired
+from apps.common.errors import ApprovalRequired, Denied
 from apps.extensions import services as extensions
 from apps.gateway import services as gateway
 from apps.gateway.ports import CallKind, CallRequest, Lineage, Permit, Result, Risk
@@ -131,7 +132,14 @@ def leave_work(home: Home) -> None:
 
 
 def ask_for_approval(home: Home) -> None:
-    """A tool wants to write outside; nobody has answered yet."""
+    """One outside write waits for a person; another was never in its scope."""
+    with contextlib.suppress(ApprovalRequired):
+        gateway.call(letter(home, ["send"]))
+    with contextlib.suppress(Denied):
+        gateway.call(letter(home, ["read"]))
+
+
+def letter(home: Home, allowed: list[str]) -> CallRequest:
     arguments = {"to": ["ann@example.org"], "text": "The invoice is paid."}
     run_id = ids.new_id()
 
@@ -139,7 +147,7 @@ def ask_for_approval(home: Home) -> None:
         permit.spend(arguments)
         return Result({"ok": True})
 
-    request = CallRequest(
+    return CallRequest(
         kind=CallKind.TOOL,
         capability="mail/send",
         principal=people.agent("writer", home.workspace),
@@ -148,15 +156,10 @@ def ask_for_approval(home: Home) -> None:
         perform=perform,
         risk=Risk("write", side_effects="external"),
         lineage=Lineage(
-            run_id=run_id, root_id=run_id, agent="writer", trace_id=ids.new_id().hex
+            run_id=run_id, root_id=run_id, agent="writer", trace_id=ids.new_trace_id()
         ),
-        scope={"allowed": {"mail": ["send"]}},
+        scope={"allowed": {"mail": allowed}},
     )
-    try:
-        gateway.call(request)
-    except ApprovalRequired:
-        return
-    raise AssertionError("an outside write was not asked about")
 
 
 def fill_fleet(home: Home) -> None:

@@ -89,3 +89,10 @@ def test_a_search_costs_few_queries(client, alice, turn, django_assert_max_num_q
     client.force_login(alice)
     with django_assert_max_num_queries(30):
         client.get(URL, {"q": "a walrus nobody mentioned"})
+
+
+def test_a_pages_name_leads_to_the_page(client, alice, turn):
+    client.force_login(alice)
+
+    assert client.get(URL, {"q": "usage"})["Location"] == reverse("agents:usage")
+    assert client.get(URL, {"q": ""}).status_code == 200

@@ -39,6 +39,7 @@ PAGES = (
     ("Budgets", "gateway:budgets"),
     ("Recursion", "agents:recursion"),
     ("Audit", "audit:list"),
+    ("SLOs", "reliability:slo"),
     ("Incidents", "reliability:incidents"),
     ("Alerts", "reliability:alerts"),
     ("Drills", "reliability:drills"),
@@ -46,6 +47,8 @@ PAGES = (
     ("Store and snapshots", "reliability:store"),
     ("Vault", "vault:status"),
     ("Halts", "gateway:halts"),
+    ("API tokens", "access:tokens"),
+    ("Your account", "access:account"),
     ("All records", "admin:index"),
 )
 
@@ -85,24 +88,28 @@ def search(request: HttpRequest) -> HttpResponse:
     """Go where the words lead, or list what they hit; a fragment while typing."""
     typed = request.GET.get("q", "")
     hits = finding.find(typed, principal_of(request))
-    context = {"typed": typed[:LONGEST], "hits": hits, "pages": _pages(typed)}
+    named = _pages(typed)
+    context = {"typed": typed[:LONGEST], "hits": hits, "pages": named}
     if pages.is_partial(request):
         return render(request, "reliability/_hits.html", context)
-    target = finding.jump(hits)
+    target = finding.jump([*named, *hits]) if typed.strip() else None
     if target is not None:
         return HttpResponseRedirect(target.url)
     return render(request, "reliability/search.html", context)
 
 
 def _pages(typed: str) -> list[Hit]:
-    """The pages whose name begins with the words; all of them for none."""
+    """The pages whose name begins with the words; all of them for none.
+
+    A name that is written out is where its writer wants to go."""
     words = typed.strip().lower()
     found = []
     for label, name in PAGES:
         if words and not label.lower().startswith(words):
             continue
         try:
-            found.append(Hit("Page", label, reverse(name)))
+            is_exact = label.lower() == words
+            found.append(Hit("Page", label, reverse(name), is_exact=is_exact))
         except NoReverseMatch:
             continue  # an app that this install leaves out
     return found
