@@ -61,7 +61,7 @@ test-postgres: dev services-tools ## The suite on a private PostgreSQL and Redis
 
 .PHONY: chaos
 chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzzing (an hour)
-	$(PYTEST) -q -n 0 -m journey tests/journeys
+	POLAR_EVERY_RECORD=1 $(PYTEST) -q -n 0 -m journey tests/journeys
 	POLAR_TEST_VAULT_ROWS=10000 POLAR_TEST_VAULT_KILLS=100 $(PYTEST) -q -n 0 tests/vault/test_rotation.py
 	POLAR_SINK_KILLS=100 $(PYTEST) -q -n 0 tests/audit/test_sinks.py
 	POLAR_CHANNEL_EVENTS=1000 $(PYTEST) -q -n 0 tests/channels/test_intake.py tests/channels/test_slack_hook.py
@@ -82,6 +82,10 @@ reference: dev ## Fetch the reference MCP servers by version and try every tool 
 .PHONY: bench
 bench: dev ## Measure the hot paths (BENCH="--only turns"); prints figures, judges nothing
 	$(PY) -m bench.run $(BENCH)
+
+.PHONY: screens
+screens: dev ## Take the pictures of every page for docs/screens
+	POLAR_SCREENS=docs/screens $(PYTEST) -q -n 0 tests/journeys/test_desk_in_chromium.py -k no_page
 
 .PHONY: lock
 lock: ## Compile requirements/*.in again (needs uv; releases at least 7 days old)

@@ -48,7 +48,7 @@ _TABLE: Final[dict[Drawing, str]] = {
     Drawing("attention", "truncated"): "truncated",
     Drawing("attention", "stale"): "stale",
     Drawing("attention", "breaker-half"): "half_open",
-    Drawing("critical", "critical"): "failed error down s1 s2 firing",
+    Drawing("critical", "critical"): "critical failed error down s1 s2 firing",
     Drawing("critical", "blocked"): "denied blocked rejected revoked refused",
     Drawing("critical", "halt"): "halted",
     Drawing("critical", "dead"): "dead_letter dead",
@@ -70,6 +70,14 @@ _UNLISTED: Final = Drawing("wait", "queued")
 def drawing_of(state: str) -> Drawing:
     """Return tone and icon of a stored state value."""
     return _BY_STATE.get(str(state).lower().replace("-", "_"), _UNLISTED)
+
+
+def states_by_tone() -> list[tuple[str, list[str]]]:
+    """Every state with a drawing of its own, by the tone it is drawn in."""
+    found: dict[str, list[str]] = {}
+    for state, drawing in _BY_STATE.items():
+        found.setdefault(drawing.tone, []).append(state)
+    return list(found.items())
 
 
 def icon(name: str, extra: str = "") -> SafeString:

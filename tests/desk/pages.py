@@ -12,7 +12,7 @@ from django.urls.resolvers import RoutePattern
 
 #: Which thing a part of an address names: its model and the field that is written.
 NAMED: dict[str, tuple[str, str]] = {
-    "account_id": ("channels.ChannelAccount", "id"),
+    "account_id": ("channels.Account", "id"),
     "agent_id": ("agents.AgentProfile", "id"),
     "alert_id": ("reliability.Alert", "id"),
     "approval_id": ("gateway.ApprovalRequest", "id"),

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.journey
 #: The admin draws its hundred lists with the same few templates: one of each kind
 #: is looked at here, every one of them under `make chaos`.
 EVERY_RECORD = os.environ.get("POLAR_EVERY_RECORD") == "1"
+#: Where pictures of the pages go, when somebody wants them: `make screens`.
+SCREENS = os.environ.get("POLAR_SCREENS", "")
 SAMPLE = re.compile(r"^/admin/($|runs/run/|audit/event/$|access/user/)")
 
 
@@ -33,7 +35,8 @@ def desk(
         pytest.skip("Chromium is not installed")
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     with browser.chromium() as opened:
-        yield browser.sit_down(opened, live_server.url, home.ada)
+        small = {"device_scale_factor": 0.5} if SCREENS else {}
+        yield browser.sit_down(opened, live_server.url, home.ada, **small)
 
 
 def look_at(desk: Desk, path: str) -> list[str]:
@@ -43,6 +46,7 @@ def look_at(desk: Desk, path: str) -> list[str]:
     desk.page.wait_for_load_state("networkidle")
     wrong = [*desk.said]  # before axe adds complaints of its own
     wrong += [f"dark: {one}" for one in desk.serious()]
+    shoot(desk, path)
     desk.page.emulate_media(color_scheme="light")
     desk.page.set_viewport_size(browser.PHONE)
     wrong += [f"light: {one}" for one in desk.serious()]
@@ -51,6 +55,19 @@ def look_at(desk: Desk, path: str) -> list[str]:
     desk.page.emulate_media(color_scheme="dark")
     desk.page.set_viewport_size(browser.WIDE)
     return [f"{path} {one}" for one in wrong]
+
+
+def shoot(desk: Desk, path: str) -> None:
+    """Keep four small pictures of the page: wide and phone, dark and light."""
+    if not SCREENS:
+        return
+    name = pages.pattern(path).strip("/").replace("/", "-").replace("…", "one")
+    for width, size in ((1280, browser.WIDE), (390, browser.PHONE)):
+        desk.page.set_viewport_size(size)
+        for theme in ("dark", "light"):
+            desk.page.emulate_media(color_scheme=theme)
+            kept = f"{SCREENS}/{name or 'home'}-{width}-{theme}.jpg"
+            desk.page.screenshot(path=kept, type="jpeg", quality=60)
 
 
 def test_no_page_has_a_serious_finding(

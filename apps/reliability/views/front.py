@@ -8,16 +8,18 @@ from django.http import (
     HttpResponseRedirect,
     JsonResponse,
 )
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import NoReverseMatch, reverse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
-from apps.common import pages
+from apps.common import look, pages
 from apps.common.search import LONGEST, Hit
-from apps.reliability.engine import finding
+from apps.reliability.engine import finding, tour
 from apps.reliability.queries import readiness
 from apps.reliability.views.asking import principal_of
 
+TOUR_COOKIE = "polar_tour"
+TOUR_HIDDEN_SECONDS = 365 * 24 * 3600
 #: Where the search box leads by name.
 PAGES = (
     ("Home", "home"),
@@ -49,6 +51,7 @@ PAGES = (
     ("Halts", "gateway:halts"),
     ("API tokens", "access:tokens"),
     ("Your account", "access:account"),
+    ("Parts and states", "reliability:parts"),
     ("All records", "admin:index"),
 )
 
@@ -74,8 +77,33 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    """Show the panels; each loads from its owner."""
-    return render(request, "home.html")
+    """Show the panels; each loads from its owner. The tour, until it was taken."""
+    steps = []
+    if TOUR_COOKIE not in request.COOKIES:
+        steps = tour.steps(principal_of(request))
+    if all(step.is_done for step in steps):
+        steps = []
+    return render(request, "home.html", {"tour": steps})
+
+
+@require_POST
+def hide_tour(request: HttpRequest) -> HttpResponse:
+    """Show this browser no tour any more."""
+    answer = redirect("home")
+    answer.set_cookie(
+        TOUR_COOKIE,
+        "hidden",
+        max_age=TOUR_HIDDEN_SECONDS,
+        secure=request.is_secure(),
+        httponly=True,
+        samesite="Lax",
+    )
+    return answer
+
+
+def parts(request: HttpRequest) -> HttpResponse:
+    """Show every part that pages are made of, and every state."""
+    return render(request, "parts.html", {"tones": look.states_by_tone()})
 
 
 def annunciator(request: HttpRequest) -> HttpResponse:
