@@ -80,3 +80,42 @@ def test_env_when_a_key_ring_is_given_asks_for_no_single_key(clone, monkeypatch)
 
 def test_every_process_of_the_procfile_is_supervised():
     assert [name for name, _ in bootstrap.programs()] == ["web", "worker", "clock"]
+
+
+def test_renew_when_ui_secret_then_replaced_and_the_rest_kept(clone):
+    (clone / ".env").write_text("OPENAI_API_KEY=abc\nPOLAR_UI_API_SECRET=old\n")
+
+    bootstrap.renew("POLAR_UI_API_SECRET")
+
+    known = bootstrap.read_env()
+    assert known["OPENAI_API_KEY"] == "abc"
+    assert len(known["POLAR_UI_API_SECRET"]) >= 26
+
+
+def test_renew_when_vault_key_then_the_old_ones_stay_behind_it(clone):
+    (clone / ".env").write_text("POLAR_VAULT_KEY=one\nPOLAR_VAULT_KEYS=k2:two\n")
+
+    bootstrap.renew("POLAR_VAULT_KEY")
+
+    known = bootstrap.read_env()
+    first, second = known["POLAR_VAULT_KEYS"].split(",")
+    assert (second, known["POLAR_VAULT_KEY"]) == ("k2:two", "one")
+    assert first.startswith("k")
+
+
+def test_renew_when_another_name_then_refused(clone):
+    with pytest.raises(SystemExit, match="renew POLAR_UI_API_SECRET or"):
+        bootstrap.renew("SECRET_KEY")
+
+
+def test_retire_leaves_the_first_key_and_refuses_to_leave_none(clone):
+    (clone / ".env").write_text("POLAR_VAULT_KEY=one\n")
+    with pytest.raises(SystemExit, match="once POLAR_VAULT_KEYS"):
+        bootstrap.retire("POLAR_VAULT_KEY")
+    bootstrap.renew("POLAR_VAULT_KEY")
+    ring = bootstrap.read_env()["POLAR_VAULT_KEYS"]
+
+    bootstrap.retire("POLAR_VAULT_KEY")
+
+    known = bootstrap.read_env()
+    assert (known["POLAR_VAULT_KEYS"], known["POLAR_VAULT_KEY"]) == (ring, "")
