@@ -49,6 +49,23 @@ class PolarAdminSite(AdminSite):
         query = urlencode({"next": target})
         return HttpResponseRedirect(f"{reverse('access:login')}?{query}")
 
+    def password_change(  # type: ignore[override]  # a redirect is an answer too
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Passwords are changed on one page, which counts and records."""
+        return HttpResponseRedirect(reverse("access:account"))
+
 
 class PolarAdminConfig(AdminConfig):
     default_site = "polar_site.admin.PolarAdminSite"
+
+    def ready(self) -> None:
+        super().ready()
+        # Django's own form would change what a role may, with no word in the log.
+        from django.contrib.admin import site
+        from django.contrib.auth.models import Group
+
+        from apps.access.admin import GroupAdmin
+
+        site.unregister(Group)
+        site.register(Group, GroupAdmin)

@@ -51,17 +51,16 @@ from apps.vault.api import router as vault
 def authenticate(request: HttpRequest) -> Authenticated:
     """Say who is asking: a bearer token before a session.
 
-    Raises: Unauthenticated; ForeignOrigin for a session write without CSRF token.
+    Raises: Unauthenticated; RateLimited; ForeignOrigin for a session write without
+    CSRF token.
     """
     header = request.headers.get("Authorization", "")
     if header:
         scheme, _, raw = header.partition(" ")
         if scheme.lower() != "bearer" or not raw.strip():
             raise Unauthenticated("Send the header Authorization: Bearer <token>.")
-        found = access.authenticate(raw.strip())
-        if found.token is not None:
-            access_services.note_use(token=found.token)
-        return found
+        address = str(request.META.get("REMOTE_ADDR", ""))
+        return access_services.enter_by_token(raw=raw.strip(), address=address)
     if not request.user.is_authenticated:
         raise Unauthenticated
     if check_csrf(request):

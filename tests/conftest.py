@@ -99,7 +99,7 @@ def bob(workspace: Workspace) -> User:
 
 @pytest.fixture
 def charlie(db: None) -> User:
-    """Charlie is outside."""
+    """Charlie operates another workspace."""
     return people.outsider("charlie")
 
 

@@ -1,4 +1,4 @@
-"""The cast. Alice operates, Bob approves, Charlie is outside, Rob is an agent."""
+"""The cast. Alice operates, Bob approves, Charlie is elsewhere, Rob is an agent."""
 
 from apps.access import services as access
 from apps.access.models import Principal, Role, User, Workspace
@@ -17,6 +17,14 @@ def person(name: str, role: Role, workspace: Workspace) -> User:
 
 
 def outsider(name: str) -> User:
+    """Let somebody operate another workspace, and this one not."""
+    elsewhere, _ = Workspace.objects.get_or_create(
+        slug="elsewhere", defaults={"name": "Elsewhere"}
+    )
+    return person(name, Role.OPERATOR, elsewhere)
+
+
+def stranger(name: str) -> User:
     """Make an account that belongs to no workspace."""
     user = User.objects.create_user(username=name, password=PASSWORD)
     access.principal_for_user(user=user)

@@ -19,6 +19,17 @@ from .models import (
 )
 
 
+class GroupAdmin(ReadOnlyAdmin):
+    """What each role's group carries; it follows the roles and nobody edits it.
+
+    Registered by the admin site in place of Django's own.
+    """
+
+    list_display = ["name"]
+    search_fields = ["name"]
+    filter_horizontal = ["permissions"]
+
+
 @admin.register(Workspace)
 class WorkspaceAdmin(ReadOnlyAdmin):
     list_display = ["slug", "name", "created_at"]

@@ -8,11 +8,12 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
 from apps.access import queries, services
-from apps.access.models import Membership, Principal, Role, User
+from apps.access.models import Membership, Principal, Role, Token, User
 from apps.access.policies import caller, check_role
 from apps.access.schemas import (
     NewTokenOut,
     TokenIn,
+    TokenLimitIn,
     TokenOut,
     TokenPage,
     UserChangeIn,
@@ -88,6 +89,19 @@ def create_token(
     response["Cache-Control"] = "no-store"
     shown = TokenOut.from_orm(row).model_dump()
     return Status(201, {**shown, "token": raw})
+
+
+@router.patch(
+    "/tokens/{token_id}",
+    response={200: TokenOut} | PROBLEMS,
+    operation_id="limitToken",
+)
+def limit_token(request: HttpRequest, token_id: UUID, body: TokenLimitIn) -> Token:
+    """Say how many requests a minute a token may send; past that it meets 429."""
+    auth = caller(request, "tokens:write")
+    return services.limit_token(
+        by=auth.principal, token_id=token_id, rate_per_minute=body.rate_per_minute
+    )
 
 
 @router.delete(

@@ -1,4 +1,7 @@
-from django.apps import AppConfig
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
 
 
 class AccessConfig(AppConfig):
@@ -6,3 +9,16 @@ class AccessConfig(AppConfig):
 
     name = "apps.access"
     label = "access"
+
+    def ready(self) -> None:
+        # The admin's own migration signal comes after those of all our apps, so
+        # every permission exists by then.
+        last = apps.get_app_config("admin")
+        post_migrate.connect(_give_permissions, sender=last, dispatch_uid="roles")
+
+
+def _give_permissions(**kwargs: Any) -> None:
+    # Models exist only after start-up.
+    from apps.access.services import groups
+
+    groups.sync_groups()

@@ -16,6 +16,7 @@ audit_ports.declare(
     "user.created",
     "token.issued",
     "token.revoked",
+    "token.limited",
     "access.signed_in",
     "access.refused",
     "access.locked",
@@ -84,6 +85,13 @@ class Membership(Row):
             models.CheckConstraint(
                 condition=Q(role__in=Role.values), name="membership_role"
             ),
+        ]
+        # What the pages of the desk ask for, by role.
+        permissions = [
+            ("look", "May look at the desk"),
+            ("act", "May act on the desk"),
+            ("approve", "May approve on the desk"),
+            ("administer", "May administer the install"),
         ]
 
     def __str__(self) -> str:
@@ -154,6 +162,7 @@ class Token(Row):
     digest = models.CharField(max_length=64, unique=True)
     scopes = models.JSONField(default=list)
     source = models.CharField(max_length=16, default="issued")
+    rate_per_minute = models.PositiveIntegerField(default=6000)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)

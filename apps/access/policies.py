@@ -1,7 +1,11 @@
 """May this principal, may this token? `check_` raises with the reason."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import Permission
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from .errors import RoleRequired, ScopeRequired
@@ -9,6 +13,20 @@ from .models import ROLE_ORDER, Membership, Principal, PrincipalKind, Token, Wor
 
 #: The scope that covers every other.
 EVERYTHING = "*"
+
+#: What a page of the desk asks for, as Django permissions of the roles' groups.
+LOOK = "access.look"
+ACT = "access.act"
+APPROVE = "access.approve"
+ADMINISTER = "access.administer"
+
+
+class ByGroup(ModelBackend):
+    """Permissions come from the groups of one's roles, never from the person's own
+    row: no right stands where no role shows it, and a page asks one query less."""
+
+    def _get_user_permissions(self, user_obj: Any) -> QuerySet[Permission]:
+        return Permission.objects.none()
 
 
 @dataclass(frozen=True, slots=True)

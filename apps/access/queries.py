@@ -111,6 +111,18 @@ def authenticate(raw: str) -> Authenticated:
     return Authenticated(found.principal, scopes, found)
 
 
+def was_token(raw: str) -> bool:
+    """Tell whether this was a token once: then using it is no guess."""
+    return Token.objects.filter(digest=token_digest(raw)).exists()
+
+
+def still_enters(auth: Authenticated) -> bool:
+    """Tell whether what let somebody in still would: asked while a stream is open."""
+    if auth.token is not None:
+        return Token.objects.live(clock.now()).filter(id=auth.token.id).exists()
+    return Principal.objects.filter(id=auth.principal.id, is_active=True).exists()
+
+
 def authenticated_user(user: User) -> Authenticated:
     """Describe a signed-in person as the API sees them."""
     principal = Principal.objects.filter(user=user, is_active=True).first()

@@ -41,12 +41,17 @@ class TokenIn(In):
     username: str = Field("", max_length=150)
 
 
+class TokenLimitIn(In):
+    rate_per_minute: int = Field(ge=1, le=600_000)
+
+
 class TokenOut(Out):
     id: UUID
     name: str
     owner: str
     scopes: list[str]
     source: str
+    rate_per_minute: int
     is_live: bool
     created_at: datetime
     expires_at: datetime | None

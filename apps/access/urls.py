@@ -21,4 +21,5 @@ urlpatterns = [
     path("tokens/", views.tokens, name="tokens"),
     path("tokens/add/", views.add_token, name="add_token"),
     path("tokens/<uuid:token_id>/revoke/", views.revoke_token, name="revoke_token"),
+    path("tokens/<uuid:token_id>/rate/", views.limit_token, name="limit_token"),
 ]

@@ -29,7 +29,7 @@ from apps.common.errors import Conflict, NotFound, PolarError
 HALF = "half_sign_in"
 HALF_SECONDS = 300
 CODE_DOOR = "second factor"
-BACKEND = "django.contrib.auth.backends.ModelBackend"
+BACKEND = "apps.access.policies.ByGroup"
 #: How long a token may live, in the words of the form. Units: days.
 LIVES = ((7, "a week"), (30, "a month"), (90, "three months"), (365, "a year"))
 
@@ -299,6 +299,20 @@ def add_token(request: HttpRequest) -> HttpResponse:
 def revoke_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
     services.revoke_token(by=_principal(request), token_id=token_id)
     messages.success(request, "Revoked, everywhere and at once.")
+    return HttpResponseRedirect(reverse("access:tokens"))
+
+
+@require_POST
+def limit_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
+    given = request.POST.get("rate", "")
+    rate = int(given) if given.isdecimal() and len(given) < 9 else 0
+    try:
+        services.limit_token(
+            by=_principal(request), token_id=token_id, rate_per_minute=rate
+        )
+        messages.success(request, f"At most {rate} requests a minute from now on.")
+    except PolarError as error:
+        _tell(request, "Not changed", error)
     return HttpResponseRedirect(reverse("access:tokens"))
 
 

@@ -66,6 +66,16 @@ class BaseAdmin(_ModelAdmin):
     list_select_related: ClassVar[bool | list[str] | tuple[str, ...]] = True
     empty_value_display = "—"
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Keep what the person may see; an administrator keeps all records."""
+        rows = super().get_queryset(request)
+        user: Any = request.user
+        visible_to = getattr(rows, "visible_to", None)
+        if visible_to is None or user.is_superuser:
+            return rows
+        narrowed: QuerySet[Any] = visible_to(user.principal)
+        return narrowed
+
 
 class ReadOnlyAdmin(BaseAdmin):
     """For append-only tables and for rows that only machinery writes."""

@@ -137,9 +137,13 @@ class PageErrors:
             return None
         if request.path.startswith(API_PREFIX):
             return problem(error)
-        context = {"error": error, "trace_id": ids.current_trace_id()}
-        status = error.http_status
-        return render(request, "error.html", context, status=status)
+        return error_page(request, error)
+
+
+def error_page(request: HttpRequest, error: PolarError) -> HttpResponse:
+    """Show a refusal as a page, in the API's words."""
+    context = {"error": error, "trace_id": ids.current_trace_id()}
+    return render(request, "error.html", context, status=error.http_status)
 
 
 #: The store is gone, locked or full; anything else of it is a bug.

@@ -31,7 +31,8 @@ class SteeredAdmin(ReadOnlyAdmin):
 
     def has_steer_permission(self, request: HttpRequest) -> bool:
         """The services check the role; here only whether a verb is offered."""
-        return bool(request.user.is_staff)
+        name = f"{self.opts.app_label}.change_{self.opts.model_name}"
+        return request.user.has_perm(name)
 
     def each(self, request: HttpRequest, rows: QuerySet[Any], verb: Any) -> None:
         """Call `verb(principal, row)` for each row and say how it went."""

@@ -3,14 +3,15 @@
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Query, Router, Status
 
 from apps.access.policies import caller
-from apps.access.queries import default_workspace
+from apps.access.queries import default_workspace, still_enters
 from apps.common.schemas import PROBLEMS, Cursor, cut
 from apps.gateway.models import Call
 from apps.runs import policies, queries, services
+from apps.runs.engine.follow import follow
 from apps.runs.models import Proposal, Run, Schedule, Slot
 from apps.runs.schemas import (
     AutomationChange,
@@ -56,6 +57,24 @@ def list_runs(
 def get_run(request: HttpRequest, run_id: UUID) -> Run:
     auth = caller(request, "runs:read")
     return queries.get_run(run_id, principal=auth.principal)
+
+
+@router.get("/runs/{run_id}/events", response=PROBLEMS, operation_id="streamRunEvents")
+def stream_run_events(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """What happens to a run, as server-sent events: event, state, then done.
+
+    `Last-Event-ID` resumes after that place in the run.
+    """
+    auth = caller(request, "runs:read")
+    run = queries.get_run(run_id, principal=auth.principal)
+    last = request.headers.get("Last-Event-ID", "")
+    after = int(last) if last.isdecimal() and len(last) < 18 else 0
+    stream = follow(run_id=run.id, after=after, may_read=lambda: still_enters(auth))
+    answer: Any = StreamingHttpResponse(stream, content_type="text/event-stream")
+    answer["Cache-Control"] = "no-store"
+    answer["X-Accel-Buffering"] = "no"
+    streamed: HttpResponse = answer
+    return streamed
 
 
 @router.post(

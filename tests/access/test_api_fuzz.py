@@ -21,7 +21,7 @@ CASES = int(os.environ.get("POLAR_FUZZ_CASES", "2"))
 SCHEMA = schemathesis.openapi.from_dict(dict(api.get_openapi_schema()))
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 #: These hold the connection open or reach for what the suite does not have.
-APART = {"streamOutput", "createSnapshot"}
+APART = {"streamOutput", "streamRunEvents", "createSnapshot"}
 GROUPS = 8
 
 

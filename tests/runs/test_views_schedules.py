@@ -72,7 +72,7 @@ def test_list_takes_as_many_queries_for_many_schedules(
             run_kind="test.work",
         )
 
-    with django_assert_max_num_queries(19):
+    with django_assert_max_num_queries(20):
         signed_in.get(reverse("runs:schedules"))
 
 

@@ -32,6 +32,9 @@ from apps.access.services.answers import (
 from apps.access.services.answers import (
     release_answer as release_answer,
 )
+from apps.access.services.bearers import (
+    enter_by_token as enter_by_token,
+)
 from apps.access.services.people import (
     activate_user as activate_user,
 )
@@ -68,6 +71,8 @@ LONGEST_NAME = 150
 #: "*", "area:*", "area:verb", "act_as:workspace".
 SCOPE = re.compile(r"\*|[a-z_]{1,40}:(\*|[a-zA-Z0-9_-]{1,64})")
 LONGEST_TOKEN_NAME = 120
+#: Units: requests a minute.
+FASTEST = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +210,30 @@ def revoke_token(*, by: Principal, token_id: UUID) -> None:
         )
 
 
-def note_use(*, token: Token) -> None:
-    """Remember when a token was last used, at most once a minute."""
-    now = clock.now()
-    if token.last_used_at is None or (now - token.last_used_at).seconds >= 60:
-        Token.objects.filter(id=token.id).update(last_used_at=now)
+@transaction.atomic
+def limit_token(*, by: Principal, token_id: UUID, rate_per_minute: int) -> Token:
+    """Say how many requests a minute a token may send.
+
+    Raises: RoleRequired below admin; NotFound; Invalid. Again: does nothing.
+    """
+    check_role(by, Role.ADMIN, ensure_default_workspace())
+    if not 1 <= rate_per_minute <= FASTEST:
+        problem = FieldProblem("ratePerMinute", "out of range", f"1 to {FASTEST}")
+        raise Invalid("A token cannot have this rate.", fields=(problem,))
+    rows = Token.objects.filter(id=token_id)
+    if rows.exclude(rate_per_minute=rate_per_minute).update(
+        rate_per_minute=rate_per_minute
+    ):
+        audit.record(
+            type="token.limited",
+            actor=by.actor,
+            subject=("token", str(token_id)),
+            data={"rate_per_minute": rate_per_minute},
+        )
+    found = rows.select_related("principal").first()
+    if found is None:
+        raise NotFound("There is no such token.")
+    return found
 
 
 @transaction.atomic
@@ -242,7 +266,9 @@ def sync_ui_secret(*, secret: str) -> Token | None:
             "source": "env",
         },
     )
-    if made:
+    # An earlier secret that was put back counts again: the environment decides.
+    gone = Token.objects.filter(id=token.id, source="env", revoked_at__isnull=False)
+    if gone.update(revoked_at=None) or made:
         audit.record(
             type="token.issued",
             actor=system.actor,

@@ -49,6 +49,8 @@ class Command(BaseCommand):
         make.add_argument("--user", default="", help="whose token it is")
         make.add_argument("--days", type=int, help="ends after so many days")
         _verb(tokens, "revoke", "end a token everywhere at once", "id")
+        rate = _verb(tokens, "limit", "how many requests a minute it may send", "id")
+        rate.add_argument("per_minute", type=int)
         policy = areas.add_parser("policy", help="what entering takes").add_subparsers(
             dest="verb", required=True
         )
@@ -100,11 +102,15 @@ class Command(BaseCommand):
         if options["verb"] == "list":
             return [_token(row) for row in queries.tokens_for(by).order_by("-id")[:500]]
         if options["verb"] == "revoke":
-            try:
-                services.revoke_token(by=by, token_id=UUID(options["id"]))
-            except ValueError as error:
-                raise CommandError("This is not the id of a token.") from error
+            services.revoke_token(by=by, token_id=_id(options))
             return {"id": options["id"], "done": "revoke"}
+        if options["verb"] == "limit":
+            per_minute = options["per_minute"]
+            return _token(
+                services.limit_token(
+                    by=by, token_id=_id(options), rate_per_minute=per_minute
+                )
+            )
         owner = by
         if options["user"]:
             user = queries.find_user(options["user"], queries.default_workspace())
@@ -142,6 +148,13 @@ def _verb(verbs: Any, name: str, text: str, *positional: str) -> ArgumentParser:
     return verb
 
 
+def _id(options: dict[str, Any]) -> UUID:
+    try:
+        return UUID(options["id"])
+    except ValueError as error:
+        raise CommandError("This is not the id of a token.") from error
+
+
 def _person(row: Any) -> dict[str, Any]:
     factor = getattr(row.user, "second_factor", None)
     return {
@@ -159,6 +172,7 @@ def _token(row: Any) -> dict[str, Any]:
         "owner": row.principal.label,
         "scopes": row.scopes,
         "live": row.is_live,
+        "rate_per_minute": row.rate_per_minute,
         "expires_at": row.expires_at,
         "last_used_at": row.last_used_at,
     }
