@@ -10,6 +10,7 @@ from apps.access.policies import check_role, covers
 from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Denied, Invalid, Unauthenticated
+from tests import people
 
 pytestmark = pytest.mark.django_db
 
@@ -152,5 +153,5 @@ def test_create_user_when_name_taken_then_names_field(system, alice, workspace):
     assert caught.value.fields[0].path == "username"
 
 
-def test_workspaces_when_outsider_then_none(charlie, workspace):
-    assert list(queries.workspaces_of(charlie.principal)) == []
+def test_workspaces_when_stranger_then_none(workspace):
+    assert list(queries.workspaces_of(people.stranger("nobody").principal)) == []

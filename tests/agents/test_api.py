@@ -6,9 +6,10 @@ import pytest
 from django.test import Client
 
 from apps.access import services as access
-from apps.access.models import Membership, Principal, Role, User, Workspace
+from apps.access.models import Principal, User
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile, Conversation, Turn
+from tests import people
 
 
 def client_of(principal: Principal, *scopes: str) -> Client:
@@ -64,10 +65,9 @@ def test_orchestrate_in_a_foreign_session_is_refused(
     conversation: Conversation, charlie: User
 ) -> None:
     body = {"text": "hi", "sessionId": str(conversation.id)}
+    nobody = access.principal_for_user(user=people.stranger("nobody"))
+    stranger = send(client_of(nobody, "agents:*"), "post", "/orchestrate", body)
     principal = access.principal_for_user(user=charlie)
-    stranger = send(client_of(principal, "agents:*"), "post", "/orchestrate", body)
-    elsewhere = Workspace.objects.create(slug="elsewhere", name="Elsewhere")
-    Membership.objects.create(user=charlie, workspace=elsewhere, role=Role.OPERATOR)
     neighbour = send(client_of(principal, "agents:*"), "post", "/orchestrate", body)
 
     assert stranger.status_code == 403
