@@ -1,8 +1,8 @@
 """From a fresh clone to a running Polar, with the standard library only.
 
 Hides: the virtual environment, the first `.env`, the process runner.
-Invariants: a step that is done is not done again; only `renew` replaces a secret;
-no key is made by itself while data that needs the old one exists.
+Invariants: a step that is done is not done again; a secret is written once (only
+`keys.py` replaces one); no key is made while data that needs the old one exists.
 """
 
 import argparse
@@ -117,8 +117,6 @@ def random_key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-RESTART = "python3 polar_site/bootstrap.py restart"
-
 FIRST_LINES = """\
 # Secrets of this install. Back up POLAR_VAULT_KEY outside this machine.
 # Every other variable is explained in .env.example.
@@ -186,34 +184,6 @@ def with_values(made: dict[str, str]) -> str:
         at = there[-1] if there else len(lines)
         lines[at : at + 1] = [f"{name}={value}"]
     return "\n".join(lines) + "\n"
-
-
-def renew(name: str) -> None:
-    """Put a new secret into `.env`; a vault key goes before those in use.
-
-    Holds at the next restart. Raises: SystemExit for a name that is no such secret.
-    """
-    known = read_env()
-    if name == "POLAR_UI_API_SECRET":
-        made = {name: secrets.token_urlsafe(48)}
-    elif name == "POLAR_VAULT_KEY":
-        first = f"k{secrets.token_hex(4)}:{random_key()}"
-        ring = f"{first},{known.get('POLAR_VAULT_KEYS', '')}"
-        made = {"POLAR_VAULT_KEYS": ring.rstrip(",")}
-    else:
-        stop_with("renew POLAR_UI_API_SECRET or POLAR_VAULT_KEY.")
-    replace_private(ENV_FILE, with_values(made))
-    say(f"Wrote a new {name} to .env. It holds after: {RESTART}")
-
-
-def retire(name: str) -> None:
-    """Take every vault key but the first out of `.env`: after `vault finish`."""
-    first = read_env().get("POLAR_VAULT_KEYS", "").split(",")[0]
-    if name != "POLAR_VAULT_KEY" or not first:
-        stop_with("retire POLAR_VAULT_KEY, once POLAR_VAULT_KEYS has a new first key.")
-    made = {name: "", "POLAR_VAULT_KEYS": first}
-    replace_private(ENV_FILE, with_values(made))
-    say(f"One vault key is left in .env. It holds after: {RESTART}")
 
 
 def replace_private(path: Path, text: str) -> None:
@@ -405,22 +375,6 @@ def run() -> int:
     return supervise(prepare())
 
 
-def restart() -> None:
-    """Restart web, worker and clock of a running `make run`, and wait for the web."""
-    try:
-        os.kill(int((VAR / "supervisord.pid").read_text()), signal.SIGHUP)
-    except (OSError, ValueError):
-        stop_with("`make run` is not running here; restart your own supervisor.")
-    for awaited in (False, True):
-        for _ in range(20 * READY_SECONDS):
-            if is_up() == awaited:
-                break
-            pause(0.05)
-    if not is_up():
-        stop_with(f"the web process does not answer; see {LOGS.name}/web.log")
-    say("Polar runs with what .env says now.")
-
-
 def clean() -> None:
     """Remove what can be made again; never `.env`, the database or the witness."""
     for name in (".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"):
@@ -440,13 +394,10 @@ def main() -> int:
     steps: dict[str, Callable[[str], None]] = {
         "install": lambda what: install("dev" if what == "dev" else "base"),
         "env": lambda what: write_env(),
-        "renew": renew,
-        "retire": retire,
-        "restart": lambda what: restart(),
         "clean": lambda what: clean(),
     }
     parser.add_argument("step", choices=["run", *steps])
-    parser.add_argument("what", nargs="?", default="", help="install dev, renew NAME")
+    parser.add_argument("what", nargs="?", default="", help="install dev")
     chosen = parser.parse_args()
     if chosen.step == "run":
         return run()

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from polar_site import bootstrap
+from polar_site import bootstrap, keys
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_every_process_of_the_procfile_is_supervised():
 def test_renew_when_ui_secret_then_replaced_and_the_rest_kept(clone):
     (clone / ".env").write_text("OPENAI_API_KEY=abc\nPOLAR_UI_API_SECRET=old\n")
 
-    bootstrap.renew("POLAR_UI_API_SECRET")
+    keys.renew("POLAR_UI_API_SECRET")
 
     known = bootstrap.read_env()
     assert known["OPENAI_API_KEY"] == "abc"
@@ -95,7 +95,7 @@ def test_renew_when_ui_secret_then_replaced_and_the_rest_kept(clone):
 def test_renew_when_vault_key_then_the_old_ones_stay_behind_it(clone):
     (clone / ".env").write_text("POLAR_VAULT_KEY=one\nPOLAR_VAULT_KEYS=k2:two\n")
 
-    bootstrap.renew("POLAR_VAULT_KEY")
+    keys.renew("POLAR_VAULT_KEY")
 
     known = bootstrap.read_env()
     first, second = known["POLAR_VAULT_KEYS"].split(",")
@@ -105,17 +105,17 @@ def test_renew_when_vault_key_then_the_old_ones_stay_behind_it(clone):
 
 def test_renew_when_another_name_then_refused(clone):
     with pytest.raises(SystemExit, match="renew POLAR_UI_API_SECRET or"):
-        bootstrap.renew("SECRET_KEY")
+        keys.renew("SECRET_KEY")
 
 
 def test_retire_leaves_the_first_key_and_refuses_to_leave_none(clone):
     (clone / ".env").write_text("POLAR_VAULT_KEY=one\n")
     with pytest.raises(SystemExit, match="once POLAR_VAULT_KEYS"):
-        bootstrap.retire("POLAR_VAULT_KEY")
-    bootstrap.renew("POLAR_VAULT_KEY")
+        keys.retire()
+    keys.renew("POLAR_VAULT_KEY")
     ring = bootstrap.read_env()["POLAR_VAULT_KEYS"]
 
-    bootstrap.retire("POLAR_VAULT_KEY")
+    keys.retire()
 
     known = bootstrap.read_env()
     assert (known["POLAR_VAULT_KEYS"], known["POLAR_VAULT_KEY"]) == (ring, "")

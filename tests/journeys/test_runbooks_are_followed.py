@@ -45,7 +45,7 @@ def polar(tmp_path: Path, vendor: FakeOpenAI) -> Iterator[Install]:
     with install(tmp_path) as built:
         (tmp_path / "document.json").write_text(json.dumps(configuration(vendor.url)))
         built.sh("./polar config import --file document.json")
-        built.sh("python3 polar_site/bootstrap.py renew POLAR_UI_API_SECRET")
+        built.sh(".venv/bin/python -m polar_site.keys renew POLAR_UI_API_SECRET")
         built.start()
         yield built
 
@@ -101,7 +101,7 @@ def lose_the_key(polar: Install) -> None:
     kept = [line for line in lines if not line.startswith("POLAR_VAULT_KEY")]
     other = "POLAR_VAULT_KEY=AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
     (polar.folder / ".env").write_text("\n".join([*kept, other]) + "\n")
-    polar.sh("python3 polar_site/bootstrap.py restart")
+    polar.sh(".venv/bin/python -m polar_site.keys restart")
 
 
 def sealed_bytes(polar: Install) -> str:
@@ -144,7 +144,7 @@ def test_wrong_key_is_named_at_boot_and_what_needs_it_waits(polar: Install) -> N
     assert polar.asks("/healthz") == 200
     assert sealed_bytes(polar) == before
     (polar.folder / ".env").write_text(right)
-    polar.sh("python3 polar_site/bootstrap.py restart")
+    polar.sh(".venv/bin/python -m polar_site.keys restart")
     assert eventually(lambda: state(polar, run) == "succeeded", 120)
 
 
