@@ -27,6 +27,7 @@ from apps.gateway.ports import (
     Risk,
 )
 
+from . import cpu
 from .measures import Row, percentile
 from .stand import Stand
 
@@ -110,10 +111,10 @@ def _calls(stand: Stand, count: int, threads: int) -> list[Row]:
     def one(_: int) -> None:
         gateway.call(_request(stand))
 
-    begun = time.perf_counter()
+    before, begun = cpu.now(), time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(count)))
-    wall = time.perf_counter() - begun
+    wall, used = time.perf_counter() - begun, cpu.now() - before
     made = Call.objects.count() - calls, Event.objects.count() - events
     if made[0] != count or made[1] < count:
         raise SystemExit(f"{count} calls left {made[0]} rows and {made[1]} events")
@@ -123,6 +124,8 @@ def _calls(stand: Stand, count: int, threads: int) -> list[Row]:
             count / wall,
             "/s",
         ),
+        ("— CPU per call, Polar's", used.polar / count * 1000, "ms"),
+        ("— CPU per call, the server's", used.server / count * 1000, "ms"),
         (f"— durable commits ({_durability()})", 1.0, ""),
     ]
 

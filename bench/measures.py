@@ -2,14 +2,11 @@
 
 import os
 import statistics
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 
 from django.db import connection, transaction
 
@@ -17,17 +14,17 @@ from apps.agents import queries as agents_queries
 from apps.agents import services as agents
 from apps.agents.models import Turn
 from apps.audit import services as audit
-from apps.audit.engine import recording
-from apps.common import clock, statements
+from apps.common import clock
 from apps.common.actor import SYSTEM
 from apps.common.errors import Denied
 from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
 from apps.runs import services as runs
 from apps.runs.engine import leases
-from apps.runs.models import Run, WorkerBeat
+from apps.runs.models import Run
 
-from .stand import Stand, worker_command
+from . import cpu
+from .stand import Stand
 
 Row = tuple[str, float, str]
 CLOCK_TOOL = "polar__clock_now"
@@ -72,19 +69,20 @@ def turns(stand: Stand, count: int, threads: int, text: str, title: str) -> list
     begun = time.perf_counter()
     started = start_turns(stand, count, text)
     starting = time.perf_counter() - begun
-    cpu, begun = time.process_time(), time.perf_counter()
+    before, begun = cpu.now(), time.perf_counter()
     if threads == 1:
         took = [_execute(turn) for turn in started]
     else:
         with ThreadPoolExecutor(threads) as pool:
             took = list(pool.map(_execute, started))
-    wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    wall, used = time.perf_counter() - begun, cpu.now() - before
     check_answered(started)
     return [
         (f"{title}: turns carried", count / wall, "/s"),
         (f"{title}: in worker, p50", statistics.median(took) * 1000, "ms"),
         (f"{title}: in worker, p95", percentile(took, 0.95) * 1000, "ms"),
-        (f"{title}: CPU per turn", cpu / count * 1000, "ms"),
+        (f"{title}: CPU per turn", used.polar / count * 1000, "ms"),
+        (f"{title}: the server's CPU per turn", used.server / count * 1000, "ms"),
         (f"{title}: taking a message in", starting / count * 1000, "ms"),
     ]
 
@@ -134,31 +132,6 @@ def fill_log(count: int) -> None:
                 _record()
 
 
-def fill_history(count: int) -> None:
-    """Put sealed events there as if they had been recorded long ago, in bulk."""
-    draft = recording.Draft(
-        type="turn.answered",
-        actor=SYSTEM,
-        subject=("turn", uuid.uuid4().hex),
-        workspace_id=uuid.uuid4(),
-        run_id=None,
-        trace_id="",
-        decision="answered",
-        reason="",
-        data={"agent": "primary", "steps": 1, "servedBy": "scripted/scripted"},
-    )
-    epoch = audit.epoch()
-    for start in range(0, count, 1000):
-        traces = (f"{at // 4:032x}" for at in range(start, min(start + 1000, count)))
-        rows = [
-            recording.write(replace(draft, trace_id=trace), None, epoch, "")
-            for trace in traces
-        ]
-        with transaction.atomic():
-            statements.insert(*rows)
-    audit.seal_all()
-
-
 def trace(stand: Stand) -> list[Row]:
     """Read one turn's trace, as the trace page does."""
     [turn] = start_turns(stand, 1, "what is 2+3?")
@@ -205,44 +178,6 @@ def log(count: int) -> list[Row]:
 
 def _since(begun: float) -> float:
     return time.perf_counter() - begun
-
-
-def start_latency(stand: Stand, count: int) -> list[Row]:
-    """From due to started, with a worker process that looks at the table."""
-    with worker(64):
-        started = []
-        for _ in range(count):
-            started += start_turns(stand, 1, "hello")
-            time.sleep(0.1)
-        wait_for(lambda: not _open(started), 60)
-    rows = Run.objects.filter(id__in=[turn.run_id for turn in started])
-    waits = [
-        (run.started_at - run.due_at).total_seconds() * 1000
-        for run in rows
-        if run.started_at
-    ]
-    return [
-        ("due to started, worker process, p50", statistics.median(waits), "ms"),
-        ("due to started, worker process, p95", percentile(waits, 0.95), "ms"),
-    ]
-
-
-@contextmanager
-def worker(concurrency: int) -> Iterator[None]:
-    WorkerBeat.objects.all().delete()
-    process = subprocess.Popen(worker_command(concurrency), env=dict(os.environ))
-    try:
-        wait_for(lambda: WorkerBeat.objects.exists(), 60)
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def _open(started: list[Turn]) -> bool:
-    return Turn.objects.filter(
-        id__in=[turn.id for turn in started], state="open"
-    ).exists()
 
 
 def wait_for(done: Callable[[], bool], seconds: float) -> None:

@@ -42,7 +42,25 @@ def database(backend: str, *, durable: bool = False) -> Iterator[str]:
     Path(HOME.name).chmod(0o755)
     home.chmod(0o755)
     with services.postgres(home, durable=durable) as url:
+        found = (home / "data" / "postmaster.pid").read_text().split()[0]
+        os.environ["POLAR_BENCH_POSTMASTER"] = found
         yield url
+
+
+@contextlib.contextmanager
+def broker(wanted: bool) -> Iterator[None]:
+    """A throw-away Redis for the workers, if it is wanted."""
+    if not wanted:
+        os.environ["REDIS_URL"] = ""
+        yield
+        return
+    from tests import services
+
+    home = Path(HOME.name) / "redis"
+    home.mkdir()
+    with services.redis(home) as url:
+        os.environ["REDIS_URL"] = url
+        yield
 
 
 def build(backend: str, url: str, *, delay_seconds: float) -> Stand:
