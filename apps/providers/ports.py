@@ -19,6 +19,11 @@ from apps.common.redaction import SecretStr
 
 Json = Any
 
+#: How an answer ended that Polar cut, because the server did not keep its cap.
+CUT = "cut"
+#: Endings of an answer of which the rest is missing.
+CUT_SHORT = frozenset({"length", CUT})
+
 
 class Spendable(Protocol):
     """The part of a gateway permit that an adapter uses."""
@@ -191,7 +196,7 @@ class Catalog(Protocol):
         self, permit: Spendable, call: "EmbedCall", key: SecretStr | None
     ) -> tuple[list[list[float]], TokenUsage]: ...
 
-    def probe(self, target: Target) -> list[str] | None: ...
+    def probe(self, permit: Spendable, target: Target) -> list[str] | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A loopback server that speaks OpenAI chat completions, and fails on demand.
 
 Modes: ok, tool, refused, 401, 403, 429, 500, hang, hang_after_headers, drip,
-half_sse, cut, garbage, error_in_200, huge, no_usage, context, filtered, slow.
+half_sse, cut, endless, garbage, error_in_200, huge, no_usage, context, filtered, slow.
 The model name may carry the mode: "mode:429" wins over the server's own.
 """
 
@@ -38,6 +38,9 @@ class FakeOpenAI(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.headers_seen: list[dict[str, str]] = []
         self.released = threading.Event()
+        #: Of the endless mode: what it sent, and whether the caller hung up.
+        self.tokens_sent = 0
+        self.hung_up = threading.Event()
 
     @property
     def url(self) -> str:
@@ -205,6 +208,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(_delta("x" * 10_000))
 
     # --- answers --------------------------------------------------------------
+
+    def _mode_endless(self, body: Any) -> None:
+        """A token at a time, whatever `max_tokens` says, until nobody listens."""
+        self._head("text/event-stream")
+        try:
+            while not self.server.released.is_set():
+                self._chunk(_delta("tok "))
+                self.server.tokens_sent += 1
+        except OSError:
+            self.server.hung_up.set()
 
     def _mode_ok(self, body: Any) -> None:
         self._answer(with_usage=True)

@@ -174,10 +174,38 @@ def test_the_permit_is_bound_to_what_is_sent() -> None:
     ],
 )
 def test_each_failure_has_its_class(mode: str, expected: str) -> None:
+    # The cap of bytes is met before that of tokens.
+    many = 1_000_000
     with openai_server(mode) as server, pytest.raises(ModelCallFailed) as caught:
-        ask(a_call(server.url, deadlines=QUICK))
+        ask(a_call(server.url, deadlines=QUICK, max_output_tokens=many))
 
     assert caught.value.error_class == expected, caught.value
+
+
+def test_a_server_that_ignores_its_cap_is_cut_there() -> None:
+    heard: list[str] = []
+    with openai_server("endless") as server:
+        answer = ask(a_call(server.url, max_output_tokens=50, on_delta=heard.append))
+        hung_up = server.hung_up.wait(10)
+
+    assert (answer.finish, answer.usage.tokens_out) == ("cut", 51)
+    assert answer.text == "".join(heard) == "tok " * 51
+    assert hung_up
+
+
+def test_one_long_piece_is_cut_by_its_bytes() -> None:
+    with openai_server() as server:
+        server.reply = "x" * 900
+        answer = ask(a_call(server.url, max_output_tokens=100))
+
+    assert (answer.finish, answer.usage.tokens_out) == ("cut", 225)
+
+
+def test_an_answer_within_its_cap_is_whole() -> None:
+    with openai_server() as server:
+        answer = ask(a_call(server.url, max_output_tokens=5))
+
+    assert (answer.finish, answer.text) == ("stop", REPLY)
 
 
 def test_a_dropped_connection_is_a_network_failure_or_no_answer() -> None:
@@ -362,4 +390,4 @@ def test_texts_become_vectors() -> None:
 def test_a_silent_neighbour_is_not_waited_for() -> None:
     target = ports.Target("p", "ollama", "openai_compatible", "http://127.0.0.1:9/v1")
 
-    assert ports.catalog_for("openai_compatible").probe(target) is None
+    assert ports.catalog_for("openai_compatible").probe(Spent(), target) is None

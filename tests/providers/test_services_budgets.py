@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from apps.access.models import Workspace
+from apps.common import clock
 from apps.common.errors import BudgetExceeded
 from apps.gateway.models import Budget, Call
 from apps.providers import services as providers
 from apps.providers.models import Attempt, UsageRow
+from apps.reliability.engine import alerts
 from tests.fakes.openai_server import openai_server
 from tests.providers import builders
 
@@ -41,6 +43,24 @@ def test_a_budget_that_blocks_is_not_walked_around(workspace: Workspace) -> None
 
     assert one.requests == two.requests == []
     assert Attempt.objects.get().reason == "over_budget"
+
+
+def test_an_overrun_is_cut_booked_blocks_and_alerts(workspace: Workspace) -> None:
+    one = full(workspace, "block", limit=1_000_000, unit="tokens")
+    with openai_server("huge") as server:
+        builders.route("brain", "one", server.url)
+        found = ask(workspace, max_output_tokens=1_000)
+        held = one.reservation_set.get()
+        with pytest.raises(BudgetExceeded, match="It is blocked"):
+            ask(workspace)
+
+    one.refresh_from_db()
+    taken = found.usage.tokens_in + found.usage.tokens_out
+    assert found.finish == "cut"
+    assert (one.spent, one.overrun, one.reserved) == (taken, taken - held.amount, 0)
+    assert Attempt.objects.order_by("seq", "id")[0].detail.startswith("cut at its cap")
+    (alert,) = alerts.budgets(clock.now())
+    assert (alert.code, alert.level) == ("BUDGET_NEAR_LIMIT", "critical")
 
 
 def test_a_providers_budget_leaves_the_others_free(workspace: Workspace) -> None:

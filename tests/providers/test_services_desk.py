@@ -10,6 +10,8 @@ from apps.access import services as access
 from apps.access.models import User, Workspace
 from apps.audit.models import Event
 from apps.common.errors import Conflict, Denied, Invalid
+from apps.gateway import services as gateway
+from apps.gateway.models import Call
 from apps.providers import queries
 from apps.providers import services as providers
 from apps.providers.models import KeyState, Model, Provider, Route
@@ -119,6 +121,7 @@ def test_keys_in_the_environment_make_providers(
 def test_a_local_server_joins_the_local_lane(
     workspace: Workspace, settings: Any
 ) -> None:
+    builders.ready(workspace)
     with openai_server(models=("qwen", "llama")) as server:
         settings.LOCAL_MODEL_URL = server.url
         settings.OLLAMA_HOST = server.root
@@ -127,6 +130,21 @@ def test_a_local_server_joins_the_local_lane(
     assert found == ["local", "ollama"]
     local = Route.objects.filter(lane="local").exclude(model__provider__slug="scripted")
     assert local.count() == 4
+    asked = Call.objects.filter(capability="provider:local/models")
+    assert [call.state for call in asked] == ["succeeded"]
+
+
+def test_a_halted_install_looks_for_no_neighbour(
+    workspace: Workspace, settings: Any, bob: User
+) -> None:
+    builders.ready(workspace)
+    by = access.principal_for_user(user=bob)
+    gateway.halt(by=by, scope="all", reason="stop")
+    with openai_server(models=("qwen",)) as server:
+        settings.LOCAL_MODEL_URL = server.url
+        found = providers.sync_from_env()
+
+    assert (found, server.headers_seen) == ([], [])
 
 
 def test_a_silent_neighbour_adds_nothing(workspace: Workspace, settings: Any) -> None:

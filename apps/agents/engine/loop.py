@@ -26,7 +26,7 @@ from apps.common.failpoints import reach
 from apps.common.statements import Reading
 from apps.gateway.errors import OutcomeUnknown
 from apps.providers import services as providers
-from apps.providers.ports import Tool
+from apps.providers.ports import CUT_SHORT, Tool
 from apps.runs import ports as runs_ports
 
 #: A model may get a tool call wrong this often before the turn is cut short.
@@ -39,6 +39,7 @@ BUSY_SECONDS = 5.0
 NOTICES = {
     "max_tool_calls": "I stopped here: this turn has used all its tool calls.",
     "max_turns": "I stopped here: this turn has used all its model calls.",
+    "max_output_tokens": "I stopped here: this answer reached its longest length.",
     "tool_validation": "I stopped here: I could not form a valid tool call.",
     failures.LOOP_GUARD: "I stopped here: the loop guard cut this short.",
 }
@@ -286,6 +287,8 @@ class TurnLoop:
         newest = self.journal.steps[-1] if self.journal.steps else None
         if said is not None and said is newest:
             calls = said.result["tool_calls"]
+            if not calls and said.result.get("finish") in CUT_SHORT:
+                return self._close(self._truncated("max_output_tokens"))
             if not calls:
                 return self._close(Close(TurnState.ANSWERED, said.result["text"]))
             return self._plan_tools(calls)
@@ -345,6 +348,7 @@ def _model_result(
         "micros": answer.usage.micros,
         "tokens_in": answer.usage.tokens_in,
         "tokens_out": answer.usage.tokens_out,
+        "finish": answer.finish,
         "context_tokens": context_tokens,
         "attempts": list(answer.attempts),
         "scripted": answer.is_scripted,

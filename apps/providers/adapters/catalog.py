@@ -45,11 +45,12 @@ class HttpCatalog:
         body = {"model": call.model, "input": list(call.texts)}
         return _vectors(_send(call.target, key, "POST", "/embeddings", body), call)
 
-    def probe(self, target: Target) -> list[str] | None:
+    def probe(self, permit: Spendable, target: Target) -> list[str] | None:
         """List the models of a server nearby, or None when none answers.
 
-        Sends nothing of ours; looks only where an operator's setting points.
+        Looks only where an operator's setting points, and only for a moment.
         """
+        permit.spend(list_arguments(target))
         ollama = bool(target.settings.get("ollama"))
         url = base_url(target) + "/models"
         if ollama:

@@ -81,7 +81,8 @@ class ScriptedAdapter:
     ) -> tuple[list[list[float]], TokenUsage]:
         raise ModelCallFailed("bad_response", "the scripted model embeds nothing")
 
-    def probe(self, target: Target) -> list[str] | None:
+    def probe(self, permit: Spendable, target: Target) -> list[str] | None:
+        permit.spend(list_arguments(target))
         return [MODEL_NAME]
 
 

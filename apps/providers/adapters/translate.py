@@ -22,7 +22,15 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
-from apps.providers.ports import Answer, Message, ModelCall, TokenUsage, Tool, ToolCall
+from apps.providers.ports import (
+    CUT,
+    Answer,
+    Message,
+    ModelCall,
+    TokenUsage,
+    Tool,
+    ToolCall,
+)
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}}
 
@@ -103,6 +111,24 @@ def answer(response: ModelResponse, call: ModelCall, ttft_ms: int) -> Answer:
         usage=usage,
         finish=response.finish_reason or "stop",
         parts=parts,
+        ttft_ms=ttft_ms,
+    )
+
+
+def cut(
+    response: ModelResponse, call: ModelCall, tokens_out: int, ttft_ms: int
+) -> Answer:
+    """Read an answer that was cut at its cap, which the server did not keep.
+
+    Nobody reported what it took: the output is what was counted, and a tool call
+    of which half is missing is left out.
+    """
+    text = "".join(p.content for p in response.parts if isinstance(p, TextPart))
+    usage = counted(call, text)
+    return Answer(
+        text=text,
+        usage=TokenUsage(usage.tokens_in, tokens_out, counted=True),
+        finish=CUT,
         ttft_ms=ttft_ms,
     )
 

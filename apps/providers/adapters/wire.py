@@ -46,9 +46,11 @@ from pydantic_ai.settings import ModelSettings
 from apps.common import clock, failpoints
 from apps.common.redaction import SecretStr
 from apps.providers.adapters import faults, translate
+from apps.providers.adapters.cap import Cap
 from apps.providers.adapters.watch import CURRENT, Watch, WatchedTransport, base_url
 from apps.providers.errors import CallCancelled, ModelCallFailed
 from apps.providers.ports import (
+    CUT,
     Answer,
     ModelCall,
     Spendable,
@@ -194,6 +196,7 @@ async def _stream(
     deltas: "queue.SimpleQueue[str | None]",
 ) -> Answer:
     started, ttft_ms = clock.monotonic(), 0
+    cap = Cap(call.max_output_tokens)
     settings = ModelSettings(max_tokens=call.max_output_tokens)
     async with direct.model_request_stream(
         model,
@@ -207,6 +210,10 @@ async def _stream(
             text = _text_of(event)
             if text and call.on_delta is not None:
                 deltas.put(text)
+            cap.saw(event)
+            if cap.is_passed:
+                # Leaving the block closes the connection; nothing more is read.
+                return translate.cut(stream.get(), call, cap.tokens, ttft_ms)
         response = stream.get()
     if not _is_whole(model, response, watch):
         raise ValueError("the stream ended before the answer did")
@@ -238,7 +245,7 @@ def _check_whole(answer: Answer, watch: Watch) -> None:
         raise ModelCallFailed("content_refused", faults.tidy(answer.text))
     if answer.finish == "error":
         raise ModelCallFailed("server_error", faults.tidy(answer.text))
-    if not answer.text and not answer.tool_calls:
+    if not answer.text and not answer.tool_calls and answer.finish != CUT:
         seen = bytes(watch.head[:200]).decode(errors="replace")
         raise ModelCallFailed("bad_response", faults.tidy(f"an empty answer: {seen}"))
 

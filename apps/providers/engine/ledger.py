@@ -25,6 +25,10 @@ from apps.providers.models import (
     SkipReason,
     UsageRow,
 )
+from apps.providers.ports import CUT
+
+REPLAYED = "replayed from the record"
+OVER_ITS_CAP = "cut at its cap of tokens, which the server did not keep"
 
 
 class Ledger:
@@ -80,10 +84,11 @@ class Ledger:
 
     def served(self, step: Step, outcome: CallOutcome) -> None:
         self._served, self._replayed = step, outcome.replayed
+        was_cut = outcome.output["finish"] == CUT
         self._add(
             step,
             Outcome.ATTEMPTED,
-            detail="replayed from the record" if outcome.replayed else "",
+            detail=REPLAYED if outcome.replayed else OVER_ITS_CAP if was_cut else "",
             call_id=outcome.call_id,
             duration_ms=_since(self._step_began),
             ttft_ms=outcome.output["ttft_ms"],

@@ -15,10 +15,15 @@ from django.conf import settings
 
 from apps.access import services as access
 from apps.access.models import Principal
+from apps.access.queries import default_workspace
+from apps.common.errors import PolarError
+from apps.gateway import services as gateway
+from apps.gateway.ports import CallKind, CallRequest, Lineage, Permit, Result
 from apps.providers import ports
 from apps.providers.models import Kind, Lane, Model, Provider, Route, Source
 from apps.providers.services import desk, keys
 from apps.providers.services.desk import ModelEntry, ProviderEntry
+from apps.providers.services.generation import once, risk_of
 from apps.vault.errors import VaultSealed
 
 logger = logging.getLogger(__name__)
@@ -84,7 +89,7 @@ def sync_from_env() -> list[str]:
     for slug, kind, key in _keys():
         if _from_key(system, slug, kind, key):
             found.append(slug)
-    for entry, models in _nearby():
+    for entry, models in _nearby(system):
         if _from_server(system, entry, models):
             found.append(entry.slug)
     return found
@@ -145,7 +150,7 @@ def _renew_key(by: Principal, row: Provider, key: str) -> bool:
     return True
 
 
-def _nearby() -> Iterator[tuple[ProviderEntry, list[str]]]:
+def _nearby(by: Principal) -> Iterator[tuple[ProviderEntry, list[str]]]:
     places: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("local", settings.LOCAL_MODEL_URL, {}),
         ("ollama", settings.OLLAMA_HOST, {"ollama": True}),
@@ -161,9 +166,37 @@ def _nearby() -> Iterator[tuple[ProviderEntry, list[str]]]:
             source=Source.ENV,
         )
         target = ports.Target("", slug, entry.kind, entry.base_url, 1, options)
-        models = ports.catalog_for(entry.kind).probe(target)
-        if models:
+        if models := _models_at(by, target):
             yield entry, models
+
+
+def _models_at(by: Principal, target: ports.Target) -> list[str] | None:
+    """Ask a place that an operator's setting names which models stand there."""
+
+    def perform(permit: Permit) -> Result:
+        return Result(ports.catalog_for(target.kind).probe(permit, target))
+
+    request = CallRequest(
+        kind=CallKind.MODEL,
+        capability=f"provider:{target.slug}/models",
+        principal=by,
+        workspace_id=default_workspace().pk,
+        arguments=ports.list_arguments(target),
+        perform=perform,
+        risk=risk_of(target.kind),
+        provider=target.slug,
+        idempotency_key=once(Lineage()),
+    )
+    try:
+        found: list[str] | None = gateway.call(request).output
+    except PolarError as refusal:
+        logger.warning(
+            "a server nearby was not asked",
+            extra={"event": "provider.found", "provider": target.slug}
+            | {"code": refusal.code},
+        )
+        return None
+    return found
 
 
 def _as_v1(address: str) -> str:
