@@ -4,9 +4,11 @@ PolarError
   Invalid
     PinBroken        422   a pin leads to a profile that cannot serve
     ToolCallInvalid  422   a model keeps asking for a tool it was not offered
+  Denied
+    RouteVetoed      403   routing wants something else first
 """
 
-from apps.common.errors import Invalid
+from apps.common.errors import Denied, Invalid
 
 
 class PinBroken(Invalid):
@@ -17,3 +19,9 @@ class PinBroken(Invalid):
 
 class ToolCallInvalid(Invalid):
     """This tool was not offered, or its arguments are not an object."""
+
+
+class RouteVetoed(Denied):
+    """Nothing was run: routing wants something else first."""
+
+    code = "POLAR_ROUTE_VETOED"

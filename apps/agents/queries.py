@@ -280,6 +280,7 @@ def _turn_bar(turn: Turn) -> Bar:
         lane=turn.lane,
         facts={
             "requestedLane": turn.requested_lane,
+            "laneReason": turn.lane_reason,
             "servedBy": turn.served_by,
             "laneChange": turn.lane_change,
             "degraded": turn.degraded,
@@ -306,7 +307,11 @@ def _step_bar(step: Step) -> Bar:
         tokens_in=int(step.result.get("tokens_in", 0)),
         tokens_out=int(step.result.get("tokens_out", 0)),
         micros=int(step.result.get("micros", 0)),
-        facts={"stepKind": step.kind, "servedBy": step.result.get("served_by", "")},
+        facts={
+            "stepKind": step.kind,
+            "servedBy": step.result.get("served_by", ""),
+            "routing": step.result.get("routing", {}),
+        },
     )
 
 
@@ -346,6 +351,7 @@ def _attempt_bar(attempt: Attempt) -> Bar:
         micros=attempt.micros,
         facts={
             "requestedLane": attempt.requested_lane,
+            "laneReason": attempt.lane_reason,
             "callId": str(attempt.call_id or ""),
             "ttftMs": attempt.ttft_ms,
             "detail": attempt.detail,

@@ -28,6 +28,8 @@ class ToolSpec:
     schema: Json
     capability: str
     title: str = ""
+    risk_level: str = "unknown"
+    data_egress: str = "network"
 
 
 def extensions() -> QuerySet[Extension]:
@@ -66,7 +68,15 @@ def tools_for(*, scope: Json) -> list[ToolSpec]:
         return []
     rows = [row for ext_id in allowed for row in _OFFERED.fetch(ext_id)]
     return [
-        ToolSpec(row.alias, row.description, row.input_schema, row.name, row.title)
+        ToolSpec(
+            row.alias,
+            row.description,
+            row.input_schema,
+            row.name,
+            row.title,
+            row.risk_level,
+            row.data_egress,
+        )
         for row in sorted(rows, key=lambda row: str(row.alias))
         if covers(scope, row.extension.ext_id, row.capability_id)
     ]

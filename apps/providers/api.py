@@ -14,10 +14,10 @@ from ninja import Query, Router, Status
 from apps.access.models import Role
 from apps.access.policies import Authenticated, caller, check_role
 from apps.access.queries import default_workspace, workspaces_of
-from apps.common.errors import FieldProblem, Invalid, PolarError
+from apps.common.errors import PolarError
 from apps.common.schemas import PROBLEMS, Cursor, cut
 from apps.providers import ports, queries, services
-from apps.providers.models import Model, Provider
+from apps.providers.models import Price, Provider
 from apps.providers.schemas import (
     EmbedIn,
     GeneratedOut,
@@ -27,6 +27,8 @@ from apps.providers.schemas import (
     LaneOut,
     ModelIn,
     NamesOut,
+    PriceIn,
+    PriceOut,
     ProviderIn,
     ProviderOut,
     RouteIn,
@@ -111,6 +113,45 @@ def list_models(request: HttpRequest, slug: str) -> dict[str, Any]:
     return {"items": services.list_models(by=auth.principal, provider=row)}
 
 
+@router.get(
+    "/providers/{slug}/prices",
+    response={200: list[PriceOut]} | PROBLEMS,
+    operation_id="listPrices",
+)
+def list_prices(request: HttpRequest, slug: str) -> list[dict[str, Any]]:
+    """Return what the provider's models cost, from which day on, newest first."""
+    caller(request, "providers:read")
+    rows = queries.prices_of(queries.get_provider(slug))
+    return [_price(row) for row in rows[:500]]
+
+
+@router.post(
+    "/providers/{slug}/prices",
+    response={201: PriceOut} | PROBLEMS,
+    operation_id="addPrice",
+)
+def add_price(request: HttpRequest, slug: str, body: PriceIn) -> Status[dict[str, Any]]:
+    """Say what a model costs from today or a later day on."""
+    auth = caller(request, "providers:write")
+    row = services.add_price(
+        by=auth.principal,
+        model=queries.get_model(slug, body.model),
+        entry=services.PriceEntry(
+            starts_on=body.starts_on,
+            tariff=ports.Tariff(
+                body.input_micros, body.output_micros, body.cached_micros
+            ),
+            note=body.note,
+        ),
+    )
+    return Status(201, _price(row))
+
+
+def _price(row: Price) -> dict[str, Any]:
+    named = set(PriceOut.model_fields) - {"model"}
+    return {name: getattr(row, name) for name in named} | {"model": row.model.name}
+
+
 @router.post(
     "/providers/{slug}/test",
     response={200: TestOut} | PROBLEMS,
@@ -149,19 +190,11 @@ def save_route(request: HttpRequest, lane: str, body: RouteIn) -> list[dict[str,
     services.save_route(
         by=auth.principal,
         lane=lane,
-        model=_model(body.provider, body.model),
+        model=queries.get_model(body.provider, body.model),
         enabled=body.enabled,
         first=body.first,
     )
     return _lanes()
-
-
-def _model(provider: str, name: str) -> Model:
-    found = queries.find_model(provider, name)
-    if found is None:
-        problem = FieldProblem("model", "unknown", f"a model of {provider}")
-        raise Invalid(f"{provider} has no model {name!r}.", fields=(problem,))
-    return found
 
 
 @router.post(
@@ -196,7 +229,7 @@ def embed_text(request: HttpRequest, body: EmbedIn) -> dict[str, Any]:
     check_role(auth.principal, Role.OPERATOR, workspace)
     vectors = services.embed_text(
         by=auth.principal,
-        model=_model(body.provider, body.model),
+        model=queries.get_model(body.provider, body.model),
         texts=tuple(body.texts),
         workspace_id=workspace.pk,
     )

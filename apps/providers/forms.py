@@ -4,7 +4,11 @@ from typing import TYPE_CHECKING
 
 from django import forms
 
+from apps.common.errors import FieldProblem, Invalid
+from apps.common.units import MICRO
 from apps.providers.models import Model, Provider, Route
+from apps.providers.ports import Tariff
+from apps.providers.services import PriceEntry
 
 if TYPE_CHECKING:
     _ProviderForm = forms.ModelForm[Provider]
@@ -55,6 +59,36 @@ class ModelForm(_ModelForm):
             "cached_micros",
             "supports_tools",
             "dated",
+        )
+
+
+class PriceForm(forms.Form):
+    """A model's price from a day on, in dollars per million tokens."""
+
+    model = forms.CharField(max_length=120)
+    starts_on = forms.DateField()
+    input = forms.DecimalField(min_value=0, max_value=10**6, decimal_places=6)
+    output = forms.DecimalField(min_value=0, max_value=10**6, decimal_places=6)
+    cached = forms.DecimalField(min_value=0, max_value=10**6, decimal_places=6)
+    note = forms.CharField(max_length=300, required=False)
+
+    def as_entry(self) -> PriceEntry:
+        """Raises: Invalid naming the fields."""
+        if not self.is_valid():
+            problems = tuple(
+                FieldProblem(name, str(errors[0]))
+                for name, errors in self.errors.items()
+            )
+            named = "; ".join(f"{each.path}: {each.problem}" for each in problems)
+            raise Invalid(named, fields=problems)
+        given = self.cleaned_data
+        input_, output, cached = (
+            int(given[name] * MICRO) for name in ("input", "output", "cached")
+        )
+        return PriceEntry(
+            starts_on=given["starts_on"],
+            tariff=Tariff(input_, output, cached),
+            note=given["note"],
         )
 
 

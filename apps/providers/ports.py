@@ -99,6 +99,25 @@ class TokenUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Tariff:
+    """What tokens cost. Units: micro-USD per million tokens."""
+
+    input_micros: int
+    output_micros: int
+    cached_micros: int
+
+    def price(self, usage: TokenUsage) -> int:
+        """Price one call, rounded up. Units: micro-USD."""
+        fresh = max(usage.tokens_in - usage.cached, 0)
+        total = (
+            fresh * self.input_micros
+            + usage.cached * self.cached_micros
+            + usage.tokens_out * self.output_micros
+        )
+        return -(-total // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What one model said."""
 

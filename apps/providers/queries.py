@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from apps.access.models import Principal
 from apps.common import clock
+from apps.common.errors import FieldProblem, Invalid
 from apps.common.search import MOST_HITS, Hit, Words
 from apps.common.statements import Reading
 from apps.providers.errors import ProviderUnknown
@@ -20,6 +21,7 @@ from apps.providers.models import (
     Kind,
     Lane,
     Model,
+    Price,
     Provider,
     Route,
     SkipReason,
@@ -152,6 +154,28 @@ def find_model(provider_slug: str, name: str) -> Model | None:
 
 def models_of(provider: Provider) -> QuerySet[Model]:
     return Model.objects.filter(provider=provider).order_by("name")
+
+
+def get_model(provider: str, name: str) -> Model:
+    """Return a model by its provider's name and its own. Raises: Invalid."""
+    found = find_model(provider, name)
+    if found is None:
+        problem = FieldProblem("model", "unknown", f"a model of {provider}")
+        raise Invalid(f"{provider} has no model {name!r}.", fields=(problem,))
+    return found
+
+
+def prices_of(provider: Provider) -> QuerySet[Price]:
+    """Return the history of prices of a provider's models, newest day first."""
+    found = Price.objects.filter(model__provider=provider).select_related("model")
+    return found.order_by("-starts_on", "model__name", "id")
+
+
+def staffed_lanes() -> set[str]:
+    """Name the lanes in which some route could be asked, its breaker aside."""
+    on = [r for r in plan_routes() if r.enabled and r.model.provider.enabled]
+    others = [r for r in on if r.model.provider.kind != Kind.SCRIPTED]
+    return {str(route.lane) for route in others or on}
 
 
 def attempts_of_turn(turn_id: UUID) -> QuerySet[Attempt]:

@@ -1,6 +1,6 @@
 """Shapes of providers, lanes and usage in the API. Never a secret."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +43,27 @@ class ModelIn(In):
     output_micros: int = Field(0, ge=0, le=10**12)
     cached_micros: int = Field(0, ge=0, le=10**12)
     supports_tools: bool = True
+
+
+class PriceIn(In):
+    """What a model costs from a day on. Units: micro-USD per million tokens."""
+
+    model: str = Field(max_length=120)
+    starts_on: date
+    input_micros: int = Field(ge=0, le=10**12)
+    output_micros: int = Field(ge=0, le=10**12)
+    cached_micros: int = Field(0, ge=0, le=10**12)
+    note: str = Field("", max_length=300)
+
+
+class PriceOut(Out):
+    model: str
+    starts_on: date
+    input_micros: int
+    output_micros: int
+    cached_micros: int
+    by_label: str
+    note: str
 
 
 class RouteIn(In):
@@ -149,6 +170,7 @@ class UsageOut(Out):
     served_provider: str
     served_model: str
     lane_change: str
+    lane_reason: str
     degraded: bool
     fallback_used: bool
     attempts: int

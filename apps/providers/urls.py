@@ -12,5 +12,6 @@ urlpatterns = [
     path("providers/p/<slug:slug>/", views.provider, name="provider"),
     path("providers/p/<slug:slug>/test/", views.test, name="test"),
     path("providers/p/<slug:slug>/key/", views.change_key, name="key"),
+    path("providers/p/<slug:slug>/prices/", views.add_price, name="price"),
     path("providers/p/<slug:slug>/change/", views.change, name="change"),
 ]

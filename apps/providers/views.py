@@ -16,7 +16,7 @@ from apps.access.models import Principal, User
 from apps.common import clock, pages
 from apps.common.errors import PolarError
 from apps.providers import policies, queries, services
-from apps.providers.forms import ProviderForm
+from apps.providers.forms import PriceForm, ProviderForm
 from apps.providers.models import Attempt, KeyStage, Kind, Lane, Outcome, Route
 
 #: What the matrix looks back over.
@@ -31,6 +31,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     KeyStage.PROMOTED: (("revoke", "Delete the old key"),),
 }
 MODELS_SHOWN = 100
+PRICES_SHOWN = 60
 
 
 def principal_of(request: HttpRequest) -> Principal:
@@ -89,6 +90,8 @@ def provider(request: HttpRequest, slug: str) -> HttpResponse:
         "provider": row,
         "models": queries.models_of(row)[:MODELS_SHOWN],
         "routes": routes.order_by("lane", "position"),
+        "prices": queries.prices_of(row)[:PRICES_SHOWN],
+        "today": clock.now().date(),
         "steps": STEPS[row.key_stage],
         "stages": [stage for stage in KeyStage.choices if stage[0] != "refused"],
         "is_scripted": row.kind == Kind.SCRIPTED,
@@ -138,6 +141,20 @@ def change_key(request: HttpRequest, slug: str) -> HttpResponse:
     except PolarError as error:
         messages.error(request, f"Not done: {error.detail} ({error.code})")
     return HttpResponseRedirect(reverse("providers:provider", args=[slug]))
+
+
+@require_POST
+def add_price(request: HttpRequest, slug: str) -> HttpResponse:
+    """Say what one of its models costs from a day on."""
+    form = PriceForm(request.POST)
+    try:
+        entry = form.as_entry()
+        model = queries.get_model(slug, form.cleaned_data["model"])
+        services.add_price(by=principal_of(request), model=model, entry=entry)
+        messages.success(request, f"{model} costs that from {entry.starts_on} on.")
+    except PolarError as error:
+        messages.error(request, f"Not priced: {error.detail} ({error.code})")
+    return HttpResponseRedirect(reverse("providers:provider", args=[slug]) + "#prices")
 
 
 @require_POST

@@ -98,6 +98,9 @@ def _header(turn: Turn, steps: list[Step], values: dict[str, Any]) -> dict[str, 
         "truncated": values["state"] == TurnState.TRUNCATED,
         "reason": values["reason"],
     }
+    ways = [step.result["routing"] for step in steps if step.result.get("routing")]
+    if ways:
+        header["route"] = ways[-1]["decided"]
     if any(step.result.get(SCRIPTED) for step in steps):
         header[SCRIPTED] = True
     if any(step.result.get(ISOLATION) for step in steps):

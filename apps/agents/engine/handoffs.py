@@ -14,7 +14,7 @@ from typing import Any
 from django.db import transaction
 
 from apps.access import services as access
-from apps.agents.engine import failures, proposal, requests
+from apps.agents.engine import failures, lanes, proposal, requests
 from apps.agents.engine.beginning import RUN_KIND, record_started
 from apps.agents.engine.proposal import Bounds, Left, Part
 from apps.agents.engine.reach import left_of
@@ -188,6 +188,7 @@ class Delegation:
         if found is not None:
             return found
         turn, child_id = self.turn, ids.new_id()
+        choice = lanes.choose(target, "handoff")
         run = runs.enqueue(
             kind=RUN_KIND,
             payload={"turn_id": str(child_id)},
@@ -211,7 +212,8 @@ class Delegation:
             trace_id=turn.trace_id,
             message_text=_message(part),
             labels=sorted(self.labels),
-            requested_lane=target.lane,
+            requested_lane=choice.lane,
+            lane_reason=choice.reason,
             scope=bounds.scope,
             budget_micros=bounds.budget_micros,
         )

@@ -13,12 +13,12 @@ from uuid import UUID
 
 from django.db import transaction
 
-from apps.agents.engine import failures, handoffs, proposal, requests
+from apps.agents.engine import failures, handoffs, lanes, requests, routing
 from apps.agents.engine.context import Context, Past, assemble, load_past
 from apps.agents.engine.ending import Close, close_turn
 from apps.agents.engine.journal import Ending, Journal
 from apps.agents.engine.stream import DeltaStream
-from apps.agents.errors import ToolCallInvalid
+from apps.agents.engine.toolbox import Toolbox, record
 from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
 from apps.common import clock, redaction, statements
 from apps.common.errors import Fenced, PolarError, UpstreamError
@@ -26,7 +26,7 @@ from apps.common.failpoints import reach
 from apps.common.statements import Reading
 from apps.gateway.errors import OutcomeUnknown
 from apps.providers import services as providers
-from apps.providers.ports import CUT_SHORT, Tool
+from apps.providers.ports import CUT_SHORT
 from apps.runs import ports as runs_ports
 
 #: A model may get a tool call wrong this often before the turn is cut short.
@@ -83,8 +83,7 @@ class TurnLoop:
         self.ctx = ctx
         self.turn = turn
         self.journal = Journal(turn)
-        self.tools = requests.tools_of(turn)
-        self.targets = handoffs.targets_of(turn)
+        self.box = Toolbox(turn)
         self.past = Past()
         self.stream = DeltaStream(
             turn_id=turn.id,
@@ -108,6 +107,8 @@ class TurnLoop:
                 raise Fenced("An open turn has nothing to do; somebody else moved it.")
             if step.kind == StepKind.MODEL:
                 self._model_step(step)
+            elif step.kind == StepKind.ROUTE:
+                self._route_step(step)
             elif step.kind == StepKind.HANDOFF:
                 if (parked := self._handoff_step(step)) is not None:
                     return parked
@@ -121,7 +122,7 @@ class TurnLoop:
         self.ctx.begin_step(MODEL_STEP_SECONDS)
         context = self._context()
         request = requests.model_request(
-            self.turn, step, self.ctx, context, self._offered()
+            self.turn, step, self.ctx, context, self.box.offered()
         )
         self.stream.begin()
         try:
@@ -135,13 +136,27 @@ class TurnLoop:
             return
         self.stream.end()
         result = _model_result(answer, context.tokens)
+        calls = redaction.scrub_tree([c.as_json() for c in answer.tool_calls])
+        decision = self.box.decide(calls, self.journal, self.past, context.labels)
+        result["routing"] = decision.as_json()
         ending = Ending(StepState.DONE, result, answer.call_id)
-        self._commit(step, ending)
+        self._commit(step, ending, also=lambda: record(self.turn, decision))
+
+    def _route_step(self, step: Step) -> None:
+        """Tell the model what was decided on the way it proposed."""
+        said = self.journal.last_model()
+        try:
+            routing.read(step.request["arguments"])
+        except PolarError as error:
+            self._tool_failed(step, error)
+            return
+        told = routing.told(said.result.get("routing", {}) if said else {})
+        self._commit(step, Ending(StepState.DONE, {"output": told}))
 
     def _tool_step(self, step: Step) -> None:
         self.ctx.begin_step(TOOL_STEP_SECONDS)
         try:
-            self._check_offered(step)
+            self.box.check(step)
             outcome = requests.run_tool(
                 self.turn, step, self.ctx, self._context().labels
             )
@@ -160,6 +175,7 @@ class TurnLoop:
         """Open children, or put their results together once they are over."""
         self.ctx.begin_step(TOOL_STEP_SECONDS)
         try:
+            self.box.check(step)
             work = handoffs.Delegation(
                 self.turn, step, self.ctx, self._context().labels
             )
@@ -178,21 +194,6 @@ class TurnLoop:
         done = Ending(StepState.DONE, work.result(ended))
         self._commit(step, done, end, also=lambda: work.close(ended))
         return None
-
-    def _offered(self) -> tuple[Tool, ...]:
-        offered = [Tool(s.alias, s.description, s.schema) for s in self.tools.values()]
-        if self.targets:
-            offered.append(proposal.offer(self.targets))
-        return tuple(offered)
-
-    def _check_offered(self, step: Step) -> None:
-        if step.request["name"] not in self.tools:
-            offered = ", ".join(sorted(self.tools)) or "none"
-            raise ToolCallInvalid(
-                f"There is no tool {step.request['name']!r}; offered: {offered}."
-            )
-        if not isinstance(step.request["arguments"], dict):
-            raise ToolCallInvalid("Tool arguments must be a JSON object.")
 
     # --- failures
 
@@ -286,34 +287,37 @@ class TurnLoop:
         said = self.journal.last_model()
         newest = self.journal.steps[-1] if self.journal.steps else None
         if said is not None and said is newest:
-            calls = said.result["tool_calls"]
-            if not calls and said.result.get("finish") in CUT_SHORT:
-                return self._close(self._truncated("max_output_tokens"))
-            if not calls:
-                return self._close(Close(TurnState.ANSWERED, said.result["text"]))
-            return self._plan_tools(calls)
+            if (end := self._end_of(said)) is not None:
+                return self._close(end)
+            return self._plan_tools(said)
         if self.journal.count(StepKind.MODEL) >= self.turn.profile.max_turns:
             return self._close(self._truncated("max_turns"))
-        self.journal.plan_and_start(StepKind.MODEL, {"lane": self.turn.requested_lane})
+        lanes.plan_call(self.turn, self.journal)
         return lambda: reach("step.model.planned")
 
-    def _plan_tools(self, calls: list[dict[str, object]]) -> Callable[[], None]:
+    def _end_of(self, said: Step) -> Close | None:
+        """Say how an answer ends the turn; None when it asks for more."""
+        result, routed = said.result, said.result.get("routing", {})
+        if routed.get("decided") == routing.CLARIFY:
+            return Close(TurnState.ANSWERED, routed["question"])
+        calls = result["tool_calls"]
+        answers = routed.get("decided") == routing.RESPOND and bool(result["text"])
+        if calls and not (answers and not self.box.effects(calls)):
+            return None
+        if result.get("finish") in CUT_SHORT:
+            return self._truncated("max_output_tokens")
+        return Close(TurnState.ANSWERED, result["text"])
+
+    def _plan_tools(self, said: Step) -> Callable[[], None]:
+        calls = said.result["tool_calls"]
         used = self.journal.count(StepKind.TOOL)
-        if used + len(calls) > self.turn.profile.max_tool_calls:
+        if used + len(self.box.effects(calls)) > self.turn.profile.max_tool_calls:
             return self._close(self._truncated("max_tool_calls"))
-        wanted = [call | {"capability": self._capability(call)} for call in calls]
-        steps = self.journal.plan([(self._kind(call), call) for call in wanted])
+        vetoes = said.result.get("routing", {}).get("vetoes", [])
+        wanted = [self.box.request_of(call, vetoes) for call in calls]
+        steps = self.journal.plan([(self.box.kind(call), call) for call in wanted])
         self.journal.start(steps[0])
         return lambda: reach("step.tool.planned")
-
-    def _kind(self, call: dict[str, object]) -> str:
-        """A handoff that was not offered is an unknown tool like any other."""
-        hands_over = self.targets and call["name"] == proposal.ALIAS
-        return StepKind.HANDOFF if hands_over else StepKind.TOOL
-
-    def _capability(self, call: dict[str, object]) -> str:
-        spec = self.tools.get(str(call["name"]))
-        return str(spec.capability) if spec else ""
 
     def _close(self, close: Close) -> Callable[[], None]:
         labels = tuple(self._context().labels)

@@ -204,6 +204,11 @@ def clamp(
         if budget is not None:
             notes.append(_note("budgetMicros", budget, left.micros, "money left"))
         budget = left.micros
+    own_share = target.turn_budget_micros if target is not None else None
+    if own_share is not None and (budget is None or budget > own_share):
+        if part.budget_micros is not None:
+            notes.append(_note("budgetMicros", budget, own_share, "the agent's share"))
+        budget = own_share
     deadline = clock.now() + timedelta(seconds=seconds)
     return Bounds(granted, deadline, budget, notes)
 

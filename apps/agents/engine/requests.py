@@ -7,6 +7,7 @@ from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
 from apps.gateway.services import Outcome
 from apps.providers import services as providers
+from apps.providers.models import LaneReason
 from apps.providers.ports import Tool
 from apps.runs.ports import RunContext
 
@@ -51,7 +52,8 @@ def model_request(
     """Ask for the next part of an answer."""
     profile = turn.profile
     return providers.GenerateRequest(
-        lane=turn.requested_lane,
+        lane=step.request.get("lane") or turn.requested_lane,
+        lane_reason=step.request.get("why") or turn.lane_reason or LaneReason.PROFILE,
         pinned_model_id=profile.pinned_model_id,
         fallbacks=tuple(
             providers.Fallback(str(each["provider"]), str(each.get("model") or ""))

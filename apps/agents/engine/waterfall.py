@@ -23,7 +23,7 @@ from apps.gateway.models import (
     CallKind,
     CallState,
 )
-from apps.providers.models import Attempt, Outcome
+from apps.providers.models import Attempt, LaneReason, Outcome
 from apps.runs.models import Run
 
 #: A quiet stretch longer than this share of the whole is cut out …
@@ -206,8 +206,11 @@ class _Rows:
         return rows
 
     def _step(self, step: Step, depth: int) -> list[Bar]:
+        if step.kind == StepKind.ROUTE:
+            return []  # told with the model step that proposed it
         if step.kind == StepKind.MODEL and self.attempts[step.id]:
-            return [self._attempt(each, depth) for each in self.attempts[step.id]]
+            tried = [self._attempt(each, depth) for each in self.attempts[step.id]]
+            return tried + self._route(step, depth)
         calls = self.by_step[step.id]
         rows = [
             self._approval(self.approvals[c.id], depth)
@@ -215,12 +218,38 @@ class _Rows:
             if c.id in self.approvals
         ]
         if step.kind == StepKind.MODEL or not calls:
-            return rows + [self._bare_step(step, depth)]
+            return rows + [self._bare_step(step, depth)] + self._route(step, depth)
         for call in calls:
             rows.append(self._call(call, depth))
             if call.id in self.below:
                 rows += self._turn(self.below[call.id], depth + 1)
         return rows
+
+    def _route(self, step: Step, depth: int) -> list[Bar]:
+        """What a model proposed and code decided, where either said something."""
+        said = step.result.get("routing", {})
+        vetoes = said.get("vetoes", [])
+        if not vetoes and not said.get("explicit"):
+            return []
+        at = step.finished_at or self.now
+        about = [f"{said['proposed']} proposed", f"{said['decided']} decided"]
+        sure, risk = said.get("confidence"), said.get("risk")
+        about += [f"confidence {sure}"] if sure is not None else []
+        about += [f"risk {risk}"] if risk else []
+        return [
+            Bar(
+                key=f"{step.id}-route",
+                icon="arrow",
+                title="Route",
+                about=", ".join(about),
+                depth=depth,
+                start=at,
+                end=at,
+                tone="attention" if vetoes else "",
+                note=", ".join(vetoes),
+                is_work=False,
+            )
+        ]
 
     def _bare_step(self, step: Step, depth: int) -> Bar:
         start = step.started_at or self.trace.turns[0].created_at
@@ -250,7 +279,7 @@ class _Rows:
             key=str(attempt.id),
             icon="skipped" if skipped else "model",
             title=lane,
-            about=attempt.route_name.removeprefix(f"{lane} "),
+            about=attempt.route_name.removeprefix(f"{lane} ") + _why(attempt),
             depth=depth,
             start=attempt.created_at - took,
             end=attempt.created_at,
@@ -304,6 +333,13 @@ class _Rows:
             is_open=asked.state == ApprovalState.PENDING,
             call_id=call.id,
         )
+
+
+def _why(attempt: Attempt) -> str:
+    """Say why a route was tried in its lane, where it is not the agent's own."""
+    if attempt.lane_reason in ("", LaneReason.ASKED, LaneReason.PROFILE):
+        return ""
+    return f", {LaneReason(attempt.lane_reason).label}"
 
 
 def _place(trace: Trace) -> None:

@@ -23,6 +23,8 @@ audit_ports.declare(
     "turn.truncated",
     "turn.failed",
     "turn.cancelled",
+    "turn.routed",
+    "turn.escalated",
     "profile.saved",
     "profile.pinned",
     "profile.unpinned",
@@ -59,6 +61,7 @@ class StepKind(models.TextChoices):
     MODEL = "model"
     TOOL = "tool"
     HANDOFF = "handoff"
+    ROUTE = "route"
 
 
 class StepState(models.TextChoices):
@@ -126,6 +129,14 @@ class AgentProfile(Row):
     fallbacks = models.JSONField(default=list, blank=True)
     allowed_capabilities = models.JSONField(default=list, blank=True)
     allowed_handoff_targets = models.JSONField(default=list, blank=True)
+    #: Which lane which kind of work asks for: {"heartbeat": "local", …}
+    lane_policy = models.JSONField(default=dict, blank=True)
+    #: Thresholds and risk weights of routing; what is missing is the default.
+    routing = models.JSONField(default=dict, blank=True)
+    #: What one turn, with all it hands over, may spend; null is no share.
+    turn_budget_micros = models.BigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(0)]
+    )
     max_tool_calls = models.PositiveIntegerField(default=16)
     max_turns = models.PositiveIntegerField(
         default=12, validators=[MinValueValidator(1)]
@@ -293,6 +304,8 @@ class Turn(Row):
     header = models.JSONField(default=dict, blank=True)
     served_by = models.CharField(max_length=200, blank=True, default="")
     requested_lane = models.CharField(max_length=8, blank=True, default="")
+    #: Why it asks there: the profile, its policy for a kind of work, …
+    lane_reason = models.CharField(max_length=24, blank=True, default="")
     lane = models.CharField(max_length=8, blank=True, default="")
     degraded = models.BooleanField(default=False)
     lane_change = models.CharField(max_length=16, blank=True, default="none")
@@ -399,6 +412,9 @@ VERSIONED_FIELDS = (
     "system_prompt",
     "lane",
     "fallbacks",
+    "lane_policy",
+    "routing",
+    "turn_budget_micros",
     "allowed_capabilities",
     "allowed_handoff_targets",
     "max_tool_calls",

@@ -53,7 +53,7 @@ class Cap:
 
 def said_in(event: object) -> str:
     """Return what one event of a stream adds: text, thinking, or arguments."""
-    part = None
+    part: object = None
     if isinstance(event, PartStartEvent):
         part = event.part
     elif isinstance(event, PartDeltaEvent):

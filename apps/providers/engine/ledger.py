@@ -21,6 +21,7 @@ from apps.providers.models import (
     Attempt,
     BreakerState,
     LaneChange,
+    LaneReason,
     Outcome,
     SkipReason,
     UsageRow,
@@ -103,9 +104,18 @@ class Ledger:
         """Say why the answer came from the lane it came from. A budget that lowers
         the lane does so by an operator's plan, when nothing else stood in the way."""
         said = self._plan.lane_change(step)
+        lowered = said == LaneChange.FALLBACK and self._is_lowered()
+        return LaneChange.PLANNED if lowered else said
+
+    def lane_reason(self, step: Step) -> str:
+        """Say in one word why a route was tried in its lane."""
+        said = self._plan.lane_reason(step)
+        lowered = said == LaneReason.LANE_FAILED and self._is_lowered()
+        return LaneReason.OVER_BUDGET if lowered else said
+
+    def _is_lowered(self) -> bool:
         left = [row.reason for row in self._rows if row.reason]
-        lowered = bool(left) and all(r == SkipReason.OVER_BUDGET for r in left)
-        return LaneChange.PLANNED if said == LaneChange.FALLBACK and lowered else said
+        return bool(left) and all(r == SkipReason.OVER_BUDGET for r in left)
 
     def summary(self) -> tuple[dict[str, str], ...]:
         """Shape: one {"route", "lane", "outcome", "reason", "detail"} per route."""
@@ -174,6 +184,7 @@ class Ledger:
             requested_lane=wish.lane,
             requested_provider=wanted[0][:40],
             requested_model=wanted[2][:120],
+            lane_reason=wish.reason,
             attempts=len(tried),
             ok=step is not None,
             fallback_used=step is not None and len(self._rows) > 1,
@@ -185,6 +196,7 @@ class Ledger:
             row.served_provider = step.route.model.provider.slug
             row.served_model = step.route.model.name
             row.lane_change = self.lane_change(step)
+            row.lane_reason = last.lane_reason
             row.degraded = self._plan.is_degraded(step)
             row.ttft_ms, row.tokens_in, row.tokens_out = (
                 last.ttft_ms,
@@ -204,6 +216,7 @@ class Ledger:
                 route_name=step.name[:180],
                 lane=route.lane if route else "",
                 requested_lane=self._plan.wish.lane,
+                lane_reason=self.lane_reason(step),
                 outcome=outcome,
                 seq=len(self._rows) + 1,
                 **facts,

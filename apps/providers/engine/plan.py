@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from apps.providers.models import Kind, Lane, LaneChange, Origin, Route
+from apps.providers.models import (
+    ESCALATIONS,
+    Kind,
+    Lane,
+    LaneChange,
+    LaneReason,
+    Origin,
+    Route,
+)
 
 PINNED, PRIMARY, FALLBACK, LANE, LOWER = (
     "pinned",
@@ -36,6 +44,8 @@ class Wish:
     pinned_model_id: UUID | None = None
     fallbacks: tuple[Fallback, ...] = ()
     origin: str = Origin.REAL
+    #: Why this lane is asked; an escalation says so.
+    reason: str = LaneReason.ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,24 @@ class Plan:
     def lane_change(self, step: Step) -> LaneChange:
         """Say why the answer came from the lane it came from."""
         if step.route is None or step.route.lane == self.wish.lane:
-            return LaneChange.NONE
+            raised = self.wish.reason in ESCALATIONS
+            return LaneChange.PLANNED if raised else LaneChange.NONE
         if step.via == PINNED:
             return LaneChange.OPERATOR_PIN
         if step.via == FALLBACK or not self.lane_is_staffed:
             return LaneChange.PLANNED
         return LaneChange.FALLBACK
+
+    def lane_reason(self, step: Step) -> str:
+        """Say in one word why a step of the plan stands in its lane."""
+        if step.via == PINNED:
+            return LaneReason.OPERATOR_PIN
+        if step.via == FALLBACK:
+            return LaneReason.PROFILE_FALLBACK
+        if step.via != LOWER:
+            return self.wish.reason
+        staffed = self.lane_is_staffed
+        return LaneReason.LANE_FAILED if staffed else LaneReason.LANE_UNSTAFFED
 
     def is_degraded(self, step: Step) -> bool:
         """A lower lane than asked for, because something better failed."""

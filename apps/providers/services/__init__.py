@@ -22,6 +22,7 @@ from apps.providers.services.generation import (
     warm_up,
 )
 from apps.providers.services.places import place_of_key
+from apps.providers.services.prices import PriceEntry, add_price
 from apps.providers.services.questions import (
     TestReport,
     embed_text,
@@ -39,12 +40,14 @@ from apps.providers.services.rotation import (
 )
 
 __all__ = [
+    "add_price",
     "add_provider",
     "change_key",
     "Fallback",
     "GenerateRequest",
     "Generated",
     "ModelEntry",
+    "PriceEntry",
     "ProviderEntry",
     "TestReport",
     "close_breaker",

@@ -5,6 +5,7 @@ revision, so that cached clients are rebuilt. A key is written, never shown.
 """
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ from apps.providers.models import (
     Source,
 )
 from apps.providers.policies import check_manage
-from apps.providers.services import keys
+from apps.providers.services import keys, prices
 from apps.vault import services as vault
 from apps.vault.models import Secret
 
@@ -57,7 +58,15 @@ class ModelEntry:
     output_micros: int = 0
     cached_micros: int = 0
     supports_tools: bool = True
-    dated: Any = None
+    dated: date | None = None
+
+    @property
+    def tariff(self) -> ports.Tariff:
+        return ports.Tariff(self.input_micros, self.output_micros, self.cached_micros)
+
+
+#: What of a model changes without a date.
+LIMITS = ("context_window_tokens", "max_output_tokens", "supports_tools")
 
 
 @transaction.atomic
@@ -188,9 +197,14 @@ def save_model(*, by: Principal, provider: Provider, entry: ModelEntry) -> Model
     """Add a model or change its prices and limits."""
     check_manage(by)
     facts = {name: getattr(entry, name) for name in ModelEntry.__slots__}
-    row, _ = Model.objects.update_or_create(
-        provider=provider, name=facts.pop("name"), defaults=facts
+    limits = {name: facts[name] for name in LIMITS}
+    row, is_new = Model.objects.update_or_create(
+        provider=provider,
+        name=facts.pop("name"),
+        defaults=limits,
+        create_defaults=facts,
     )
+    _save_price(by, row, entry, is_new=is_new)
     audit.record(
         type="provider.saved",
         actor=by.actor,
@@ -202,6 +216,17 @@ def save_model(*, by: Principal, provider: Provider, entry: ModelEntry) -> Model
         },
     )
     return row
+
+
+def _save_price(by: Principal, row: Model, entry: ModelEntry, *, is_new: bool) -> None:
+    """Begin a model's history of prices, or go on with it from today."""
+    today = clock.now().date()
+    if not is_new and row.tariff(today) == entry.tariff:
+        return
+    starts_on = entry.dated or today if is_new else today
+    told = prices.PriceEntry(starts_on=starts_on, tariff=entry.tariff)
+    prices.write_price(by=by, model=row, entry=told)
+    row.refresh_from_db()
 
 
 @transaction.atomic

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.access.models import Principal
-from apps.common import ids, redaction
+from apps.common import clock, ids, redaction
 from apps.common.errors import (
     BudgetExceeded,
     Halted,
@@ -41,6 +41,7 @@ from apps.providers.models import (
     ErrorClass,
     Kind,
     Lane,
+    LaneReason,
     Model,
     Origin,
     Route,
@@ -71,6 +72,7 @@ class GenerateRequest:
     max_output_tokens: int = 4096
     pinned_model_id: UUID | None = None
     fallbacks: tuple[Fallback, ...] = ()
+    lane_reason: str = LaneReason.ASKED
     lineage: Lineage = field(default_factory=Lineage)
     labels: frozenset[str] = frozenset()
     origin: str = Origin.REAL
@@ -78,7 +80,13 @@ class GenerateRequest:
 
     @property
     def wish(self) -> Wish:
-        return Wish(self.lane, self.pinned_model_id, self.fallbacks, self.origin)
+        return Wish(
+            self.lane,
+            self.pinned_model_id,
+            self.fallbacks,
+            self.origin,
+            self.lane_reason,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,13 +271,14 @@ def _call_request(
         stopping=request.stopping,
     )
     arguments = ports.arguments_of(call)
+    tariff = tariff_of(model)
 
     def perform(permit: Permit) -> Result:
         with keys.key_of(provider, run_id=request.lineage.run_id) as key:
             adapter = ports.adapter_for(provider.kind)
             answer = adapter.generate(permit, call, key)
             output = redaction.scrub_tree(answer.as_json())
-        return Result(output, usage_of(model, answer.usage))
+        return Result(output, usage_of(tariff, answer.usage))
 
     return CallRequest(
         kind=CallKind.MODEL,
@@ -281,7 +290,7 @@ def _call_request(
         risk=risk_of(provider.kind),
         lineage=request.lineage,
         labels=request.labels,
-        estimate=_estimate(model, arguments["bytes"], call.max_output_tokens),
+        estimate=_estimate(tariff, arguments["bytes"], call.max_output_tokens),
         lane=route.lane,
         provider=provider.slug,
         idempotency_key=once(request.lineage),
@@ -300,20 +309,25 @@ def risk_of(kind: str) -> Risk:
     return Risk("read", data_egress="none" if kind == Kind.SCRIPTED else "network")
 
 
-def usage_of(model: Model, usage: ports.TokenUsage) -> Usage:
+def tariff_of(model: Model) -> ports.Tariff:
+    """Return the prices of today: a call costs what the day costs it began on."""
+    return model.tariff(clock.now().date())
+
+
+def usage_of(tariff: ports.Tariff, usage: ports.TokenUsage) -> Usage:
     """Price what was used."""
     return Usage(
-        micros=model.price(usage),
+        micros=tariff.price(usage),
         tokens_in=usage.tokens_in,
         tokens_out=usage.tokens_out,
         tokens_cached=usage.cached,
     )
 
 
-def _estimate(model: Model, sent_bytes: int, output_tokens: int) -> Estimate:
+def _estimate(tariff: ports.Tariff, sent_bytes: int, output_tokens: int) -> Estimate:
     """Bound a call: no token is shorter than a byte."""
     worst = ports.TokenUsage(tokens_in=sent_bytes, tokens_out=output_tokens)
-    return Estimate(micros=model.price(worst), tokens=sent_bytes + output_tokens)
+    return Estimate(micros=tariff.price(worst), tokens=sent_bytes + output_tokens)
 
 
 def _generated(

@@ -17,7 +17,7 @@ from apps.providers.errors import ModelCallFailed
 from apps.providers.models import Model, Provider
 from apps.providers.policies import check_test
 from apps.providers.services import keys
-from apps.providers.services.generation import once, risk_of, usage_of
+from apps.providers.services.generation import once, risk_of, tariff_of, usage_of
 
 TEST_QUESTION = "Answer with the one word: ready"
 TEST_TOKENS = 200
@@ -132,9 +132,11 @@ def _say_ready(by: Principal, provider: Provider, model: Model, *, coming: bool)
         max_output_tokens=min(TEST_TOKENS, model.max_output_tokens),
     )
 
+    tariff = tariff_of(model)
+
     def perform(permit: Permit, key: SecretStr | None) -> Result:
         answer = ports.adapter_for(provider.kind).generate(permit, call, key)
-        return Result(answer.text, usage_of(model, answer.usage))
+        return Result(answer.text, usage_of(tariff, answer.usage))
 
     arguments = ports.arguments_of(call)
     question = _Question(f"provider:{model}", arguments, perform, coming=coming)
@@ -147,12 +149,13 @@ def embed_text(
 ) -> list[list[float]]:
     """Turn texts into vectors with a model of an OpenAI kind."""
     provider = model.provider
+    tariff = tariff_of(model)
     call = ports.EmbedCall(provider.target, model.name, texts)
 
     def perform(permit: Permit, key: SecretStr | None) -> Result:
         catalog = ports.catalog_for(provider.kind)
         vectors, usage = catalog.embed(permit, call, key)
-        return Result(vectors, usage_of(model, usage))
+        return Result(vectors, usage_of(tariff, usage))
 
     arguments = ports.embed_arguments(call)
     worst = ports.TokenUsage(tokens_in=arguments["bytes"])
@@ -163,7 +166,7 @@ def embed_text(
             f"provider:{model}",
             arguments,
             perform,
-            Estimate(model.price(worst), worst.tokens_in),
+            Estimate(tariff.price(worst), worst.tokens_in),
         ),
     )
     return vectors

@@ -1,4 +1,4 @@
-"""`providers list|sync|test|key`: what can answer, does it, with which key."""
+"""`providers list|sync|test|key|price`: what answers, with which key, for how much."""
 
 import json
 import sys
@@ -9,8 +9,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.access import services as access
+from apps.common import clock
 from apps.common.errors import PolarError
+from apps.common.units import format_usd
 from apps.providers import queries, services
+from apps.providers.forms import PriceForm
+from apps.providers.models import Price
 
 #: Exit codes: all well; a tested provider did not answer.
 WELL, FAILED = 0, 1
@@ -20,7 +24,8 @@ class Command(BaseCommand):
     """Thin: asks, prints, sets the exit code."""
 
     help = (
-        "List providers and lanes, look for new ones, test them, change a key. "
+        "List providers and lanes, look for new ones, test them, change a key, "
+        "say a price. "
         "Example: ./polar providers key openai stage < new-key.txt"
     )
 
@@ -35,6 +40,15 @@ class Command(BaseCommand):
             sub.add_argument("--json", action="store_true", help="for programs")
             if verb == "test":
                 sub.add_argument("slug", nargs="?", help="one provider only")
+        price = verbs.add_parser("price", help="what a model costs from a day on")
+        price.add_argument("slug")
+        price.add_argument("model", nargs="?", help="none lists the history")
+        for name in ("input", "output", "cached"):
+            text = "dollars per million tokens"
+            price.add_argument(f"--{name}", default="0", help=text)
+        price.add_argument("--from", dest="starts_on", help="YYYY-MM-DD, else today")
+        price.add_argument("--note", default="", help="where it was read")
+        price.add_argument("--json", action="store_true", help="for programs")
         key = verbs.add_parser("key", help="one step of a key change")
         key.add_argument("slug")
         key.add_argument(
@@ -51,6 +65,9 @@ class Command(BaseCommand):
             found = services.sync_from_env()
             text = ", ".join(found) or "nothing new"
             self.stdout.write(json.dumps(found) if options["json"] else text)
+            return
+        if verb == "price":
+            self._price(options)
             return
         if verb == "key":
             self._key(options["slug"], options["action"], as_json=options["json"])
@@ -90,6 +107,30 @@ class Command(BaseCommand):
         if report is not None and not report.ok:
             sys.exit(FAILED)
 
+    def _price(self, options: dict[str, Any]) -> None:
+        slug = options["slug"]
+        try:
+            if options["model"]:
+                given = {"starts_on": clock.now().date().isoformat()} | {
+                    name: value for name, value in options.items() if value
+                }
+                services.add_price(
+                    by=access.system_principal(),
+                    model=queries.get_model(slug, options["model"]),
+                    entry=PriceForm(given).as_entry(),
+                )
+            rows = list(queries.prices_of(queries.get_provider(slug))[:500])
+        except PolarError as error:
+            raise CommandError(f"{error.detail} ({error.code})") from error
+        if options["json"]:
+            shown = [_shown_price(row) for row in rows]
+            self.stdout.write(json.dumps(shown, sort_keys=True))
+            return
+        for row in rows:
+            prices = (row.input_micros, row.output_micros, row.cached_micros)
+            said = " / ".join(map(format_usd, prices))
+            self.stdout.write(f"{row.starts_on} {row.model.name:<40} {said}")
+
     def _test(self, slug: str | None, *, as_json: bool) -> None:
         chosen = [queries.get_provider(slug)] if slug else list(queries.providers())
         system = access.system_principal()
@@ -105,6 +146,17 @@ class Command(BaseCommand):
                 )
         if not all(report.ok for report in reports):
             sys.exit(FAILED)
+
+
+def _shown_price(row: Price) -> dict[str, Any]:
+    return {
+        "model": row.model.name,
+        "starts_on": row.starts_on.isoformat(),
+        "input_micros": row.input_micros,
+        "output_micros": row.output_micros,
+        "cached_micros": row.cached_micros,
+        "by": row.by_label,
+    }
 
 
 def _rows() -> list[dict[str, Any]]:

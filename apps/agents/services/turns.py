@@ -1,34 +1,25 @@
-"""The verbs of agents: start a turn, shape a profile, pin it, watch an answer."""
+"""Conversations and turns: begin, take in, watch, and close what was left open."""
 
-from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from apps.access.models import Principal, Workspace
 from apps.agents import policies, queries
-from apps.agents.engine import automation, ending, handoffs, heartbeat, journal
+from apps.agents.engine import automation, ending, handoffs, heartbeat, journal, lanes
 from apps.agents.engine.beginning import RUN_KIND as RUN_KIND
 from apps.agents.engine.beginning import record_started
-from apps.agents.engine.shipped import SHIPPED
 from apps.agents.models import (
-    VERSIONED_FIELDS,
     AgentProfile,
     Conversation,
-    PinScope,
-    ProfilePin,
-    ProfileVersion,
     Step,
     Turn,
     TurnState,
-    as_body,
 )
-from apps.audit import services as audit
 from apps.common import clock, ids, statements
-from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
+from apps.common.errors import FieldProblem, Invalid
 from apps.common.failpoints import reach
 from apps.runs import services as runs
 from apps.runs.models import Run, State, Trigger
@@ -42,8 +33,6 @@ LONGEST_MESSAGE = 200_000
 WATCH_SECONDS = 15
 #: How many turns one tick closes.
 TICK_LIMIT = 200
-
-resolve_profile = queries.resolve_profile
 
 
 def start_conversation(
@@ -100,6 +89,8 @@ class Arrival(TypedDict, total=False):
     origin: str
     #: The run that waits for this turn to end.
     parent_run: Run | None
+    #: The caller says that this needs the lane of hard tasks.
+    is_hard: bool
 
 
 @transaction.atomic
@@ -121,18 +112,20 @@ def start_turn(
     workspace = conversation.workspace
     chosen = (
         profile
-        or resolve_profile(
+        or queries.resolve_profile(
             workspace=workspace, principal=principal, conversation=conversation
         ).profile
     )
     trace_id = arrival.get("trace_id") or ids.current_trace_id() or ids.new_trace_id()
     turn_id = ids.new_id()
+    trigger = arrival.get("trigger", "message")
+    lane = lanes.choose(chosen, trigger, is_hard=arrival.get("is_hard", False))
     run = runs.enqueue(
         kind=RUN_KIND,
         payload={"turn_id": str(turn_id)},
         principal=principal,
         workspace=workspace,
-        trigger=arrival.get("trigger", "message"),
+        trigger=trigger,
         trace_id=trace_id,
         serial_key=f"conversation:{conversation.id}",
         origin=arrival.get("origin", "real"),
@@ -148,7 +141,9 @@ def start_turn(
         trace_id=trace_id,
         message_text=text,
         labels=sorted(arrival.get("labels", ())),
-        requested_lane=chosen.lane,
+        requested_lane=lane.lane,
+        lane_reason=lane.reason,
+        budget_micros=chosen.turn_budget_micros,
         reply_run_kind=arrival.get("reply_run_kind", ""),
     )
     statements.insert(turn)
@@ -203,107 +198,6 @@ def watch_turn(*, turn_id: UUID, seconds: float = WATCH_SECONDS) -> bool:
     return bool(Turn.objects.open().filter(id=turn_id).update(watched_until=until))
 
 
-@transaction.atomic
-def save_profile(
-    *,
-    by: Principal,
-    workspace: Workspace,
-    slug: str,
-    changes: Mapping[str, Any],
-    expected_version: int,
-) -> AgentProfile:
-    """Make a profile (expected version 0) or its next version.
-
-    Writes: AgentProfile, ProfileVersion; the old version stays.
-    Raises: RoleRequired, Conflict when somebody was first, Invalid.
-    Again: unchanged values make no version.
-    """
-    policies.check_may_shape(by, workspace)
-    _check_names(changes)
-    found = AgentProfile.objects.filter(workspace=workspace, slug=slug)
-    profile = found.select_for_update().first()
-    if (profile.version if profile else 0) != expected_version:
-        raise Conflict(
-            f"@{slug} is at version {profile.version if profile else 0}.",
-            expected_version=expected_version,
-        )
-    before = as_body(profile) if profile else {}
-    profile = profile or AgentProfile(workspace=workspace, slug=slug, version=0)
-    for name, value in changes.items():
-        setattr(profile, name, value)
-    _validate(profile)
-    body = as_body(profile)
-    if body == before:
-        return profile
-    profile.version += 1
-    profile.updated_at = clock.now()
-    profile.save()
-    ProfileVersion.objects.create(
-        profile=profile, version=profile.version, body=body, by_label=by.label
-    )
-    changed = sorted(name for name in body if body[name] != before.get(name))
-    _record_profile(profile, by, "profile.saved", {"changed": changed})
-    return profile
-
-
-@transaction.atomic
-def pin(*, by: Principal, scope: str, key: str, profile: AgentProfile) -> ProfilePin:
-    """Let a profile serve a session, a user, a workspace or everybody.
-
-    Raises: Invalid, Denied.   Again: the newest pin of a scope and key counts.
-    """
-    key = _check_pin_key(scope, key)
-    policies.check_may_pin(by, scope, key, profile.workspace)
-    if not profile.is_active:
-        raise Invalid(f"@{profile.slug} is inactive; nothing can be pinned to it.")
-    row, _ = ProfilePin.objects.update_or_create(
-        scope=scope,
-        key=key,
-        defaults={
-            "profile": profile,
-            "profile_slug": profile.slug,
-            "by_label": by.label,
-        },
-    )
-    _record_profile(profile, by, "profile.pinned", {"scope": scope, "key": key})
-    return row
-
-
-@transaction.atomic
-def unpin(*, by: Principal, scope: str, key: str, workspace: Workspace) -> None:
-    """Take a pin away. Raises: NotFound, Denied."""
-    key = _check_pin_key(scope, key)
-    policies.check_may_pin(by, scope, key, workspace)
-    found = ProfilePin.objects.filter(scope=scope, key=key).first()
-    if found is None:
-        raise NotFound(f"Nothing is pinned for this {scope}.")
-    found.delete()
-    audit.record(
-        type="profile.unpinned",
-        actor=by.actor,
-        subject=("pin", f"{scope}:{key}"),
-        workspace_id=workspace.id,
-        data={"scope": scope, "key": key, "slug": found.profile_slug},
-    )
-
-
-@transaction.atomic
-def install_default_profiles(
-    *, workspace: Workspace, by: Principal
-) -> list[AgentProfile]:
-    """Make the shipped profiles. Again: what exists is left as it is."""
-    held = set(
-        AgentProfile.objects.filter(workspace=workspace).values_list("slug", flat=True)
-    )
-    return [
-        save_profile(
-            by=by, workspace=workspace, slug=slug, changes=body, expected_version=0
-        )
-        for slug, body in SHIPPED.items()
-        if slug not in held
-    ]
-
-
 def close_orphans() -> int:
     """End open turns whose run was cancelled, dismissed or ended without them.
 
@@ -352,67 +246,3 @@ def _touch(conversation: Conversation, text: str) -> None:
     statements.update(Conversation, {"id": conversation.id}, values)
     for name, value in values.items():
         setattr(conversation, name, value)
-
-
-def _check_names(changes: Mapping[str, Any]) -> None:
-    known = {*VERSIONED_FIELDS, "pinned_model", "pinned_model_id"}
-    unknown = sorted(set(changes) - known)
-    if unknown:
-        problems = (FieldProblem(name, "unknown") for name in unknown)
-        raise Invalid("A profile has no such field.", fields=tuple(problems))
-
-
-def _validate(profile: AgentProfile) -> None:
-    problems = list(_shape_problems(profile))
-    if problems:
-        raise Invalid("This profile is not valid.", fields=tuple(problems))
-    try:
-        profile.full_clean(validate_unique=False, validate_constraints=False)
-    except ValidationError as error:
-        fields = tuple(
-            FieldProblem(name, " ".join(messages))
-            for name, messages in error.message_dict.items()
-        )
-        raise Invalid("This profile is not valid.", fields=fields) from error
-
-
-def _shape_problems(profile: AgentProfile) -> Iterator[FieldProblem]:
-    for name in ("allowed_capabilities", "allowed_handoff_targets"):
-        value = getattr(profile, name)
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            yield FieldProblem(name, "wrong shape", "a list of names")
-    value = profile.fallbacks
-    if not isinstance(value, list) or not all(
-        isinstance(each, dict) and each.get("provider") for each in value
-    ):
-        expected = '[{"provider": "…", "model": "…"}]'
-        yield FieldProblem("fallbacks", "wrong shape", expected)
-    if profile.max_output_tokens * 2 > profile.context_window_tokens:
-        expected = "at least twice max_output_tokens"
-        yield FieldProblem("context_window_tokens", "too small", expected)
-
-
-def _check_pin_key(scope: str, key: str) -> str:
-    if scope not in PinScope.values:
-        expected = ", ".join(PinScope.values)
-        problem = FieldProblem("scope", "unknown", expected)
-        raise Invalid("There is no such scope.", fields=(problem,))
-    if scope == PinScope.GLOBAL:
-        return ""
-    try:
-        return str(UUID(str(key)))
-    except ValueError as error:
-        problem = FieldProblem("key", "not an id", f"the id of a {scope}")
-        raise Invalid("This pin needs an id.", fields=(problem,)) from error
-
-
-def _record_profile(
-    profile: AgentProfile, by: Principal, event: str, data: dict[str, Any]
-) -> None:
-    audit.record(
-        type=event,
-        actor=by.actor,
-        subject=("profile", str(profile.id)),
-        workspace_id=profile.workspace_id,
-        data={"slug": profile.slug, "version": profile.version, **data},
-    )

@@ -5,6 +5,8 @@ attempts and usage rows are append-only. Prices are integer micro-USD per
 million tokens. Rows are written by this app's services and engine only.
 """
 
+from datetime import date
+
 from django.db import models
 from django.db.models import Q
 
@@ -15,6 +17,7 @@ from apps.providers import ports
 
 audit_ports.declare(
     "provider.saved",
+    "price.saved",
     "provider.removed",
     "provider.key_rejected",
     "provider.key_restored",
@@ -118,6 +121,25 @@ class LaneChange(models.TextChoices):
     FALLBACK = "fallback"
 
 
+class LaneReason(models.TextChoices):
+    """Why a call was answered, or tried, in its lane."""
+
+    ASKED = "asked", "the caller asked for it"
+    PROFILE = "profile", "the agent's own lane"
+    WORK_POLICY = "work_policy", "the agent's policy for this kind of work"
+    HARD_TASK = "hard_task", "raised: a hard task"
+    STUCK = "stuck", "raised: a tool call failed or an answer was cut"
+    OPERATOR_PIN = "operator_pin", "an operator pinned the model"
+    PROFILE_FALLBACK = "profile_fallback", "a fallback that the agent names"
+    LANE_UNSTAFFED = "lane_unstaffed", "the lane has no route of its own"
+    LANE_FAILED = "lane_failed", "the lane's own routes did not answer"
+    OVER_BUDGET = "over_budget", "a budget lowered the lane"
+
+
+#: Above the agent's own lane, because its operator planned for this.
+ESCALATIONS = frozenset({LaneReason.HARD_TASK, LaneReason.STUCK})
+
+
 class BreakerState(models.TextChoices):
     CLOSED = "closed"
     OPEN = "open"
@@ -208,8 +230,10 @@ class Model(Row):
     output_micros = models.PositiveBigIntegerField(default=0)
     cached_micros = models.PositiveBigIntegerField(default=0)
     supports_tools = models.BooleanField(default=True)
-    #: The day on which these prices were read from the vendor's page.
+    #: Since when these prices hold; without a day they always did.
     dated = models.DateField(null=True, blank=True)
+    #: The first day of the next price that is known; from then on, ask `prices`.
+    next_price_on = models.DateField(null=True, blank=True)
 
     class Meta:
         constraints = [
@@ -221,15 +245,14 @@ class Model(Row):
     def __str__(self) -> str:
         return f"{self.provider.slug}/{self.name}"
 
-    def price(self, usage: ports.TokenUsage) -> int:
-        """Price one call, rounded up. Units: micro-USD."""
-        fresh = max(usage.tokens_in - usage.cached, 0)
-        total = (
-            fresh * self.input_micros
-            + usage.cached * self.cached_micros
-            + usage.tokens_out * self.output_micros
-        )
-        return -(-total // 1_000_000)
+    def tariff(self, day: date) -> ports.Tariff:
+        """Return the prices of a day. Reads a row only once a newer price holds."""
+        if self.next_price_on is not None and day >= self.next_price_on:
+            found = self.prices.filter(starts_on__lte=day).order_by("-starts_on")
+            if (price := found.first()) is not None:
+                tariff: ports.Tariff = price.tariff
+                return tariff
+        return ports.Tariff(self.input_micros, self.output_micros, self.cached_micros)
 
 
 class Route(Row):
@@ -342,6 +365,8 @@ class Attempt(Trace):
     route_name = models.CharField(max_length=180)
     lane = models.CharField(max_length=10, blank=True)
     requested_lane = models.CharField(max_length=10, choices=Lane)
+    #: Why this lane: what asked for it, or how the plan came to it.
+    lane_reason = models.CharField(max_length=24, blank=True, default="")
     outcome = models.CharField(max_length=10, choices=Outcome)
     reason = models.CharField(max_length=20, blank=True)
     detail = models.CharField(max_length=500, blank=True)
@@ -383,6 +408,8 @@ class UsageRow(Trace):
     lane_change = models.CharField(
         max_length=15, choices=LaneChange, default=LaneChange.NONE
     )
+    #: Why the serving lane; without an answer, why the lane that was asked.
+    lane_reason = models.CharField(max_length=24, blank=True, default="")
     degraded = models.BooleanField(default=False)
     fallback_used = models.BooleanField(default=False)
     attempts = models.PositiveSmallIntegerField(default=0)
