@@ -29,6 +29,7 @@ from apps.agents.schemas import (
     PinIn,
     PinOut,
     ProfileDetail,
+    ProfileIn,
     ProfileOut,
     Scope,
     TraceOut,
@@ -39,6 +40,8 @@ from apps.agents.schemas import (
 )
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.providers import queries as providers
+from apps.providers.models import Model
 
 router = Router(tags=["agents"], by_alias=True)
 
@@ -134,6 +137,54 @@ def get_profile(request: HttpRequest, slug: str) -> dict[str, Any]:
     if profile is None:
         raise NotFound(f"There is no agent @{slug}, or it is not yours to see.")
     return _shown(profile) | {"system_prompt": profile.system_prompt}
+
+
+@router.put(
+    "/profiles/{slug}",
+    response={200: ProfileDetail} | PROBLEMS,
+    operation_id="saveProfile",
+)
+def save_profile(request: HttpRequest, slug: str, body: ProfileIn) -> dict[str, Any]:
+    """Make a profile (expected version 0) or its next version; what is left out
+    stays."""
+    principal = caller(request, "agents:write").principal
+    changes = body.dict(exclude_unset=True)
+    version = changes.pop("expected_version")
+    if "fallback_provider_ids" in changes:
+        changes["fallbacks"] = changes.pop("fallback_provider_ids")
+    if "pinned_model" in changes:
+        changes["pinned_model"] = _model(changes["pinned_model"])
+    saved = services.save_profile(
+        by=principal,
+        workspace=_workspace_of(principal),
+        slug=slug.removeprefix("@"),
+        changes=changes,
+        expected_version=version,
+    )
+    return _shown(saved) | {"system_prompt": saved.system_prompt}
+
+
+def _model(name: str) -> Model | None:
+    provider, _, model = name.partition("/")
+    return providers.get_model(provider, model) if name else None
+
+
+@router.get(
+    "/profile-pins",
+    response={200: list[PinOut]} | PROBLEMS,
+    operation_id="listProfilePins",
+)
+def list_profile_pins(request: HttpRequest) -> list[dict[str, Any]]:
+    principal = caller(request, "agents:read").principal
+    return [
+        {
+            "scope": pin.scope,
+            "scope_id": pin.key,
+            "agent": pin.profile_slug,
+            "profile_id": pin.profile_id,
+        }
+        for pin in queries.pins(visible_to=principal)[:500]
+    ]
 
 
 @router.put(
@@ -250,6 +301,7 @@ def _start(
         text=body.text,
         profile=_profile(conversation.workspace, body.agent),
         trigger="api",
+        is_hard=body.hard,
     )
 
 

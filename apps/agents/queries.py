@@ -156,6 +156,13 @@ def find_pin(
     return min(found, key=lambda pin: rank[pin.scope], default=None)
 
 
+def pins(*, visible_to: Principal) -> QuerySet[ProfilePin]:
+    """Return the pins to profiles that a principal may see, the narrowest first."""
+    mine = AgentProfile.objects.visible_to(visible_to)
+    found = ProfilePin.objects.filter(profile__in=mine)
+    return found.select_related("profile").order_by("scope", "key", "id")
+
+
 def transcript(conversation: Conversation) -> QuerySet[Turn]:
     """Return a conversation's turns in the order in which they were written."""
     turns = Turn.objects.filter(conversation=conversation, parent=None)

@@ -15,6 +15,7 @@ class OrchestrateIn(In):
     text: str = Field(min_length=1, max_length=200_000)
     agent: str = Field("", max_length=33)
     session_id: UUID | None = None
+    hard: bool = False
 
 
 class TurnStarted(Out):
@@ -74,6 +75,9 @@ class ProfileOut(Out):
     lane: str
     pinned_model: str
     fallback_provider_ids: list[dict[str, Any]]
+    lane_policy: dict[str, str]
+    routing: dict[str, Any]
+    turn_budget_micros: int | None
     allowed_capabilities: list[str]
     allowed_handoff_targets: list[str]
     max_tool_calls: int
@@ -90,6 +94,35 @@ class ProfileDetail(ProfileOut):
     system_prompt: str
 
 
+class FallbackIn(In):
+    provider: str = Field(max_length=40)
+    model: str = Field("", max_length=120)
+
+
+class ProfileIn(In):
+    """What of a profile is to change. Fields that are left out stay as they are."""
+
+    expected_version: int = Field(ge=0)
+    title: str = Field("", max_length=120)
+    description: str = Field("", max_length=1000)
+    system_prompt: str = Field("", max_length=40_000)
+    lane: str = Field("worker", max_length=8)
+    pinned_model: str = Field("", max_length=161)
+    fallback_provider_ids: list[FallbackIn] = Field(default=[], max_length=20)
+    lane_policy: dict[str, str] = {}
+    routing: dict[str, Any] = {}
+    turn_budget_micros: int | None = Field(None, ge=0, le=10**15)
+    allowed_capabilities: list[str] = Field(default=[], max_length=500)
+    allowed_handoff_targets: list[str] = Field(default=[], max_length=100)
+    max_tool_calls: int = Field(16, ge=0, le=10_000)
+    max_turns: int = Field(12, ge=1, le=10_000)
+    max_depth: int = Field(5, ge=0, le=100)
+    context_window_tokens: int = Field(16_000, ge=1, le=10**8)
+    max_output_tokens: int = Field(2_048, ge=1, le=10**7)
+    safety_mode: str = Field("standard", max_length=8)
+    is_active: bool = True
+
+
 class PinIn(In):
     scope: Scope
     scope_id: UUID | None = None
@@ -100,7 +133,7 @@ class PinOut(Out):
     scope: str
     scope_id: str
     agent: str
-    profile_id: UUID
+    profile_id: UUID | None
 
 
 class EffectivePin(Out):

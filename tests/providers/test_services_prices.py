@@ -10,13 +10,14 @@ from django.core.management import call_command
 from django.test import Client
 
 from apps.access import services as access
-from apps.access.models import User, Workspace
+from apps.access.models import Role, User, Workspace
 from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Denied, Invalid
 from apps.providers import ports, queries
 from apps.providers import services as providers
 from apps.providers.models import Model, Price, UsageRow
+from tests import people
 from tests.fakes.openai_server import openai_server
 from tests.providers import builders
 from tests.providers.test_api import bearer
@@ -107,10 +108,10 @@ def test_saving_limits_keeps_the_price_and_its_future(model: Model) -> None:
 
 
 def test_page_answer_and_command_add_and_show(
-    model: Model, client: Client, bob: User
+    model: Model, client: Client, workspace: Workspace
 ) -> None:
     day = clock.now().date() + timedelta(days=2)
-    client.force_login(bob)
+    client.force_login(people.person("ada", Role.ADMIN, workspace))
     form = {"model": "fake-1", "starts_on": str(day), "input": "2.5", "output": "10"}
     client.post("/providers/p/one/prices/", form | {"cached": "0.25"})
     page = client.get("/providers/p/one/").content.decode()

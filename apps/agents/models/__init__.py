@@ -2,6 +2,7 @@
 
 from apps.agents.models.core import (
     DEFAULT_PROFILE,
+    SLUG,
     STEP,
     TURN,
     VERSIONED_FIELDS,
@@ -25,6 +26,7 @@ from apps.agents.models.memory import Memory, MemoryScope, MemoryWord
 
 __all__ = [
     "DEFAULT_PROFILE",
+    "SLUG",
     "HANDOFF",
     "STEP",
     "TURN",
