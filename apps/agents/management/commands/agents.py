@@ -33,9 +33,7 @@ class Command(BaseCommand):
         heat.add_argument("--hours", type=int, default=24)
         verbs.add_parser("list", help="Every agent with its lane and version.")
         show = verbs.add_parser("show", help="All that a profile says.")
-        lane = verbs.add_parser(
-            "lane", help="Switch the lane; the next turn asks there."
-        )
+        lane = verbs.add_parser("lane", help="Switch its lane, from the next turn on.")
         change = verbs.add_parser("set", help="Change fields; values are JSON or text.")
         for each in (show, lane, change):
             each.add_argument("slug")
@@ -46,9 +44,7 @@ class Command(BaseCommand):
         unpin = verbs.add_parser("unpin", help="Take a pin away.")
         for each in (pin, unpin):
             each.add_argument("scope", choices=PIN_SCOPES)
-            each.add_argument(
-                "--id", default="", help="of the session, user, workspace"
-            )
+            each.add_argument("--id", default="", help="session, user or workspace")
         pin.add_argument("slug")
         for each in verbs.choices.values():
             each.add_argument("--json", action="store_true", help="for programs")
