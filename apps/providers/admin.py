@@ -17,6 +17,7 @@ from apps.providers.models import (
     Breaker,
     KeyState,
     Model,
+    Price,
     Provider,
     Route,
     UsageRow,
@@ -90,6 +91,15 @@ class ProviderAdmin(ServiceAdmin):
         for provider in chosen:
             services.trust_key(by=_by(request), slug=provider.slug)
             self.message_user(request, f"{provider}: its key is used again.")
+
+
+@admin.register(Price)
+class PriceAdmin(ReadOnlyAdmin):
+    list_display = ("model", "starts_on", "input_micros", "output_micros", "by_label")
+    list_select_related = ("model__provider",)
+    search_fields = ("model__name", "model__provider__slug")
+    date_hierarchy = "starts_on"
+    ordering = ("-starts_on", "-id")
 
 
 @admin.register(Model)

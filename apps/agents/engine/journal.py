@@ -52,6 +52,11 @@ class Journal:
         done = (s for s in reversed(self.steps) if s.kind == StepKind.MODEL)
         return next((step for step in done if step.state == StepState.DONE), None)
 
+    def last_routing(self) -> dict[str, Any]:
+        """Return what was decided on the newest proposal of a way."""
+        said = self.last_model()
+        return said.result.get("routing", {}) if said is not None else {}
+
     def count(self, kind: str) -> int:
         return sum(step.kind == kind for step in self.steps)
 

@@ -144,13 +144,12 @@ class TurnLoop:
 
     def _route_step(self, step: Step) -> None:
         """Tell the model what was decided on the way it proposed."""
-        said = self.journal.last_model()
         try:
             routing.read(step.request["arguments"])
         except PolarError as error:
             self._tool_failed(step, error)
             return
-        told = routing.told(said.result.get("routing", {}) if said else {})
+        told = routing.told(self.journal.last_routing())
         self._commit(step, Ending(StepState.DONE, {"output": told}))
 
     def _tool_step(self, step: Step) -> None:
@@ -188,7 +187,7 @@ class TurnLoop:
         ended = work.collect()
         end: Close | None = None
         if handoffs.cut_by_guard(ended):
-            end = self._truncated(failures.LOOP_GUARD, handoffs.partial(ended))
+            end = _cut_short(self.journal, failures.LOOP_GUARD, handoffs.partial(ended))
         elif answer := work.direct_answer(ended):
             end = Close(TurnState.ANSWERED, answer)
         done = Ending(StepState.DONE, work.result(ended))
@@ -208,7 +207,9 @@ class TurnLoop:
         told = failures.told_to_model(error)
         ending = Ending(StepState.FAILED, told, error_code=error.code[:60])
         if failures.is_loop(error):
-            self._commit(step, ending, end=self._truncated(failures.LOOP_GUARD))
+            self._commit(
+                step, ending, end=_cut_short(self.journal, failures.LOOP_GUARD)
+            )
             return
         reason = (error.reason_code or error.code)[:40]
         text = f"I could not answer: {error.detail}"
@@ -228,11 +229,13 @@ class TurnLoop:
             raise error
         ending = Ending(StepState.FAILED, told, error_code=error.code[:60])
         if failures.is_loop(error):
-            self._commit(step, ending, end=self._truncated(failures.LOOP_GUARD))
+            self._commit(
+                step, ending, end=_cut_short(self.journal, failures.LOOP_GUARD)
+            )
             return
         invalid = self.journal.failures(failures.VALIDATION)
         if told["class"] == failures.VALIDATION and invalid >= MOST_INVALID_TOOL_CALLS:
-            self._commit(step, ending, end=self._truncated("tool_validation"))
+            self._commit(step, ending, end=_cut_short(self.journal, "tool_validation"))
             return
         self._commit(step, ending)
 
@@ -291,7 +294,7 @@ class TurnLoop:
                 return self._close(end)
             return self._plan_tools(said)
         if self.journal.count(StepKind.MODEL) >= self.turn.profile.max_turns:
-            return self._close(self._truncated("max_turns"))
+            return self._close(_cut_short(self.journal, "max_turns"))
         lanes.plan_call(self.turn, self.journal)
         return lambda: reach("step.model.planned")
 
@@ -305,14 +308,14 @@ class TurnLoop:
         if calls and not (answers and not self.box.effects(calls)):
             return None
         if result.get("finish") in CUT_SHORT:
-            return self._truncated("max_output_tokens")
+            return _cut_short(self.journal, "max_output_tokens")
         return Close(TurnState.ANSWERED, result["text"])
 
     def _plan_tools(self, said: Step) -> Callable[[], None]:
         calls = said.result["tool_calls"]
         used = self.journal.count(StepKind.TOOL)
         if used + len(self.box.effects(calls)) > self.turn.profile.max_tool_calls:
-            return self._close(self._truncated("max_tool_calls"))
+            return self._close(_cut_short(self.journal, "max_tool_calls"))
         vetoes = said.result.get("routing", {}).get("vetoes", [])
         wanted = [self.box.request_of(call, vetoes) for call in calls]
         steps = self.journal.plan([(self.box.kind(call), call) for call in wanted])
@@ -324,16 +327,17 @@ class TurnLoop:
         close_turn(self.turn, self.journal.steps, replace(close, labels=labels))
         return lambda: reach(f"turn.{close.state}")
 
-    def _truncated(self, reason: str, came_back: str = "") -> Close:
-        """Keep what was said so far, and say why there is no more."""
-        said = self.journal.last_model()
-        partial = said.result.get("text", "") if said is not None else ""
-        parts = (partial, came_back, NOTICES[reason])
-        text = "\n\n".join(part for part in parts if part)
-        return Close(TurnState.TRUNCATED, text, reason)
-
     def _context(self) -> Context:
         return assemble(self.turn, self.journal.steps, self.past)
+
+
+def _cut_short(journal: Journal, reason: str, came_back: str = "") -> Close:
+    """Keep what was said so far, and say why there is no more."""
+    said = journal.last_model()
+    partial = said.result.get("text", "") if said is not None else ""
+    parts = (partial, came_back, NOTICES[reason])
+    text = "\n\n".join(part for part in parts if part)
+    return Close(TurnState.TRUNCATED, text, reason)
 
 
 def _model_result(

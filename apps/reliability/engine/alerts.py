@@ -233,25 +233,20 @@ def budgets(now: datetime) -> list[Finding]:
     """Budgets that an overrun blocks, or of which 80 % are spent or set aside."""
     near = Budget.objects.filter(
         Q(window_started_at__isnull=True) | Q(window_started_at__lte=now),
+        Q(blocked_at__lte=now) | Q(spent__gte=F("limit") * 4 / 5 - F("reserved")),
         is_active=True,
         limit__gt=0,
-    ).filter(
-        Q(spent__gte=F("limit") * 4 / 5 - F("reserved")) | Q(blocked_at__isnull=False)
     )
     found = []
     for row in near.order_by("id")[:MOST]:
         used = row.spent + row.reserved
         share = used / row.limit
-        is_near = share >= 0.8 or row.blocked_at is not None
-        if not is_near or _has_rolled(row, now):
+        if (share < 0.8 and not row.blocked_at) or _has_rolled(row, now):
             continue
         level = Level.CRITICAL if share >= 1 or row.blocked_at else Level.WARNING
         name = f"{row.scope} {row.scope_key}".strip()
         words = f"the budget {name} ({row.unit}, {row.window}) is at {share:.0%}"
-        facts = {"used": used, "limit": row.limit, "unit": row.unit}
-        if row.blocked_at:
-            words += ", blocked: a call took more than was set aside"
-            facts["overrun"] = row.overrun
+        facts = {"used": used, "limit": row.limit, "overrun": row.overrun}
         found.append(Finding(AlertCode.BUDGET, level, words, str(row.id), facts))
     return found
 
