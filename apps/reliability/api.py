@@ -13,15 +13,18 @@ from apps.audit import services as audit
 from apps.common.schemas import PROBLEMS, Cursor, Out, cut
 
 from . import queries, services
+from .engine.doctor import continuity, examining
 from .models import Recovery
 from .queries import readiness, rollbacks
 from .schemas import (
     AlertOut,
     AlertPage,
+    CheckResultOut,
     ConfigDocument,
     ConfigImportOut,
     ConfigIn,
     ConfigOut,
+    ContinuityBoxOut,
     DrillIn,
     DrillOut,
     DrillRunOut,
@@ -58,6 +61,28 @@ class CheckOut(Out):
 def health(request: HttpRequest) -> list[Any]:
     caller(request, "runs:read")
     return list(readiness())
+
+
+@router.get(
+    "/continuity",
+    response={200: list[ContinuityBoxOut]} | PROBLEMS,
+    operation_id="getContinuity",
+)
+def get_continuity(request: HttpRequest) -> list[ContinuityBoxOut]:
+    """Prove each line of the continuity checklist now."""
+    caller(request, "store:read")
+    return [ContinuityBoxOut.of(box) for box in continuity.boxes()]
+
+
+@router.get(
+    "/doctor",
+    response={200: list[CheckResultOut]} | PROBLEMS,
+    operation_id="runDoctor",
+)
+def run_doctor(request: HttpRequest) -> list[CheckResultOut]:
+    """Look at everything, but for what reads the whole store."""
+    caller(request, "store:read")
+    return [CheckResultOut.of(each) for each in examining.examine(slow=False)]
 
 
 @router.get("/store", response={200: StoreOut} | PROBLEMS, operation_id="getStore")

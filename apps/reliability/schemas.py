@@ -7,6 +7,8 @@ from uuid import UUID
 from pydantic import Field
 
 from apps.common.schemas import In, Out
+from apps.reliability.engine.doctor.check import Result
+from apps.reliability.engine.doctor.continuity import Box
 
 
 class SnapshotOut(Out):
@@ -232,3 +234,43 @@ class DrillOut(Out):
 
 class DrillIn(In):
     drill: str
+
+
+class CheckResultOut(Out):
+    """One thing that the doctor looked at. `mend` is "" while it is well."""
+
+    name: str
+    area: str
+    proves: str
+    state: str
+    detail: str
+    mend: str
+
+    @classmethod
+    def of(cls, result: Result) -> "CheckResultOut":
+        return cls(
+            name=result.check.name,
+            area=result.check.area,
+            proves=result.check.proves,
+            state=result.state,
+            detail=result.detail,
+            mend=result.mend,
+        )
+
+
+class ContinuityBoxOut(Out):
+    """One line of the continuity checklist, proved now or not."""
+
+    slug: str
+    title: str
+    is_proved: bool
+    checks: list[CheckResultOut]
+
+    @classmethod
+    def of(cls, box: Box) -> "ContinuityBoxOut":
+        return cls(
+            slug=box.item.slug,
+            title=box.item.title,
+            is_proved=box.is_proved,
+            checks=[CheckResultOut.of(each) for each in box.results],
+        )

@@ -57,6 +57,10 @@ urlpatterns = [
     path(
         "drills/<uuid:drill_id>/evidence/", views.drill_evidence, name="drill_evidence"
     ),
+    path("continuity/", views.continuity, name="continuity"),
+    path("continuity/boxes/", views.continuity_boxes, name="continuity_boxes"),
+    path("continuity/doctor/", views.doctor, name="doctor"),
+    path("continuity/breach/", views.make_breach, name="make_breach"),
     path("annunciator/", views.annunciator, name="annunciator"),
     path("settings/", views.config, name="config"),
     path("settings/export/", views.export_config, name="export_config"),

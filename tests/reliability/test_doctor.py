@@ -394,9 +394,9 @@ def test_channel_checks_follow_hearing_and_the_outbox(workspace, system):
     account = Account.objects.create(
         workspace=workspace, kind="telegram", slug="bot", secret=secret
     )
-    Account.objects.update(trouble="401")
+    Account.objects.update(refused_at=clock.now())
     assert state("reach-channels") == "failing"
-    Account.objects.update(trouble="", heard_at=clock.now())
+    Account.objects.update(refused_at=None, heard_at=clock.now())
     assert state("reach-channels") == "ok"
     OutboxMessage.objects.create(
         account=account, chat="1", text="hi", state="failed", dedupe_key="k"

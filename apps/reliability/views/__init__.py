@@ -1,5 +1,11 @@
 """The pages of reliability, by what they show."""
 
+from apps.reliability.views.continuity import (
+    continuity,
+    continuity_boxes,
+    doctor,
+    make_breach,
+)
 from apps.reliability.views.front import (
     annunciator,
     healthz,
@@ -51,7 +57,10 @@ __all__ = [
     "cancel_drill",
     "change_incident",
     "config",
+    "continuity",
+    "continuity_boxes",
     "create_snapshot",
+    "doctor",
     "drill",
     "drill_evidence",
     "drill_live",
@@ -64,6 +73,7 @@ __all__ = [
     "import_config",
     "incident",
     "incident_list",
+    "make_breach",
     "open_incident",
     "panel",
     "parts",

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from apps.common import clock
+from apps.reliability.engine import alerts as detecting
 from apps.reliability.engine import freshness, slo, snapshotting
 from apps.reliability.engine.doctor.check import (
     Found,
@@ -19,10 +20,11 @@ from apps.reliability.models import (
     Incident,
     Notice,
     NoticeState,
+    Recovery,
     Severity,
 )
 from apps.reliability.queries import newest_breach
-from apps.runs.models import Schedule
+from apps.runs.models import ClockLease, Schedule
 
 #: Two intervals of the shipped schedule.
 SNAPSHOT_HOURS = 12
@@ -47,15 +49,22 @@ def snapshots() -> Found:
 
 @check(
     "watch-snapshots-proved",
-    "A copy was opened and its log recomputed in the last two days",
-    mend="Run: ./polar snapshot verify <name>",
+    "The newest snapshot was restored beside the store and its log recomputed, in"
+    " the last two days",
+    mend="Page Store: rehearse a restore, or run: ./polar restore --help",
 )
 def snapshots_proved() -> Found:
-    proved = [row.verified_at for row in snapshotting.every() if row.verified_at]
-    if not proved:
-        return warn("none was ever proved")
-    age = clock.now() - max(proved)
-    said = f"{age.total_seconds() / 3600:.1f} h ago"
+    tried = Recovery.objects.order_by("-id").first()
+    if tried is None:
+        return warn("none was ever restored")
+    if not tried.ok:
+        return fail(f"{tried.source}: {tried.problem}")
+    age = clock.now() - tried.created_at
+    said = (
+        f"{tried.source} {age.total_seconds() / 3600:.1f} h ago: stood after"
+        f" {tried.recovery_seconds:.1f} s (RTO), {tried.events_lost} events and"
+        f" {tried.lost_seconds} s of work given up (RPO)"
+    )
     return warn(said) if age > timedelta(days=PROVED_DAYS) else ok(said)
 
 
@@ -117,6 +126,23 @@ def alerts_planned() -> Found:
     if plan is None:
         return fail("there is no schedule")
     return (ok if plan.state == "active" else fail)(f"{plan.slug} is {plan.state}")
+
+
+@check(
+    "watch-slo-rules",
+    "Handoffs, lane escalations and the sink are watched against their promises",
+    mend="Start a clock: ./polar clock. The rules themselves are built in.",
+)
+def slo_rules() -> Found:
+    watched = {code for each in detecting.DETECTORS for code in each.codes}
+    lost = [each.title for each in slo.SLOS if each.code not in watched]
+    if lost:
+        return fail(f"nobody watches {', '.join(lost)}")
+    lease = ClockLease.objects.first()
+    if lease is None or lease.lease_until is None or lease.lease_until < clock.now():
+        return fail("no clock evaluates them")
+    budgets = ", ".join(f"{each.title} {each.budget:.0%}" for each in slo.SLOS)
+    return ok(f"may be missed: {budgets}")
 
 
 @check(
