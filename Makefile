@@ -15,6 +15,7 @@ TEST_ENV := DJANGO_SETTINGS_MODULE=tests.settings
 HOUSE_RAN := --ignore tests/house
 ONCE := $(HOUSE_RAN) --ignore tests/common/test_egress.py --ignore tests/common/test_ssrf.py \
 	--ignore tests/extensions/test_sandbox.py --ignore tests/extensions/test_hostile_pack.py \
+	--ignore tests/extensions/test_outlet.py \
 	--ignore-glob "*/test_adapters_*"
 
 .PHONY: help

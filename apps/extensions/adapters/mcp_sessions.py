@@ -46,6 +46,8 @@ class Session:
         self.wire = mcp_wires.Wire(source)
         #: Call → turn, of what is being waited for.
         self.in_flight: dict[UUID, UUID | None] = {}
+        #: How many questions of ours it has not answered yet.
+        self._asking = 0
         self.is_stopped = False
         self._env, self._held = env, held
         self._client: Client | None = None
@@ -134,9 +136,13 @@ class Session:
         first. Returns the work's result, its exception, or None."""
         task = asyncio.create_task(work)
         assert self._task is not None
-        await asyncio.wait(
-            {task, self._task}, timeout=seconds, return_when="FIRST_COMPLETED"
-        )
+        self._asking += 1
+        try:
+            await asyncio.wait(
+                {task, self._task}, timeout=seconds, return_when="FIRST_COMPLETED"
+            )
+        finally:
+            self._asking -= 1
         if not task.done() and self._task.done():
             await asyncio.wait({task}, timeout=0.1)
         if not task.done():
@@ -180,6 +186,7 @@ class Session:
             self.source.command,
             env={**self.source.env, **self._env},
             cpu_seconds=CPU_SECONDS,
+            is_asked=lambda: self._asking > 0,
         )
         async with mcp_wires.stdio(self.wire, job, self._ended) as streams:
             yield streams

@@ -1,10 +1,11 @@
 """Starts code that is not ours where it can reach almost nothing.
 
 Hides: bubblewrap. Invariants: an empty environment but for what the caller names;
-its own PID, IPC, UTS, cgroup and network namespaces, without any network; a
-read-only root with nothing of this machine but its programs; a small private
-/tmp; no capability, no new privilege; each process limited in processor time,
-memory, file size and open files, all of them together in number and memory.
+its own PID, IPC, UTS, cgroup and network namespaces, without any network but the
+outlet to its granted domains; a read-only root with nothing of this machine but its
+programs; a small private /tmp; no capability, no new privilege; each process limited
+in processor time, memory, file size and open files, all of them together in number
+and memory.
 Where Polar runs as root the child gets a user id of its own; elsewhere a user
 namespace. Where neither works nothing starts, unless an operator accepted it.
 """
@@ -16,14 +17,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from apps.extensions.adapters import processes
+from apps.extensions.adapters import outlet, processes
 from apps.extensions.errors import ToolMisconfigured
 from apps.extensions.ports import Grants, Isolation, Limits, Source
 
@@ -72,6 +73,10 @@ class Job:
     #: Processor seconds of each process.
     cpu_seconds: int = 60
     accepts_degraded: bool = False
+    #: The exact host:port pairs on private addresses that were written down.
+    local: frozenset[str] = frozenset()
+    #: Whether anything is asked of it just now; nothing leaves it otherwise.
+    is_asked: Callable[[], bool] = lambda: True
     call_id: UUID | None = None
     child_id: str = field(default_factory=lambda: uuid4().hex)
 
@@ -85,6 +90,7 @@ class Job:
             grants=source.grants,
             limits=source.limits,
             accepts_degraded=source.accepts_degraded,
+            local=source.local,
             **more,  # type: ignore[arg-type]
         )
 
@@ -98,7 +104,7 @@ def isolation() -> Isolation:
     job = Job(extension_id=UUID(int=0), command=("/bin/sh", "-c", "test ! -e /root"))
     try:
         tried = subprocess.run(  # noqa: S603 (our own words)
-            [*_isolated(job), *job.command],
+            [*_isolated(job, []), *job.command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=PROBE_SECONDS,
@@ -116,12 +122,11 @@ def isolation() -> Isolation:
 class Child:
     """One started program, with everything it starts in turn."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, job: Job, gate: int
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, wires: "_Wires") -> None:
         self.process = process
-        self._gate = gate
-        self.job = job
+        self._gate = wires.take_gate()
+        self._outlet = wires.take_outlet()
+        job = self.job = wires.job
         self.stderr = bytearray()
         #: Why we ended it, when we did.
         self.ended_for = ""
@@ -134,7 +139,9 @@ class Child:
 
     def complaint(self) -> str:
         """The last that it said on its error stream."""
-        return bytes(self.stderr).decode(errors="replace").strip()[-1000:]
+        said = bytes(self.stderr).decode(errors="replace").strip()[-1000:]
+        refused = self._outlet.complaint if self._outlet else ""
+        return f"{said} {refused}".strip()
 
     def release(self) -> None:
         """Let it take its first step. Again: does nothing."""
@@ -147,6 +154,8 @@ class Child:
     async def end(self, why: str = "") -> None:
         """Kill it and all that it started; wait until they are seen gone."""
         self.ended_for = self.ended_for or why
+        if self._outlet is not None:
+            self._outlet.close()
         processes.forget(self.process.pid)
         # What ends by itself has taken everything inside along.
         if self.is_alive or (self.process.returncode or 0) < 0:
@@ -180,7 +189,11 @@ async def start(job: Job) -> Child:
     Raises: ToolMisconfigured when it may not or cannot be started.
     """
     check(job)
-    with _Wires(job) as wires:
+    way_out = None
+    if _reaches_out(job):
+        way_out = outlet.Outlet(job.grants.domains, job.local, job.is_asked)
+        await way_out.open()
+    with _Wires(job, way_out) as wires:
         try:
             process = await asyncio.create_subprocess_exec(
                 *wires.argv,
@@ -195,15 +208,19 @@ async def start(job: Job) -> Child:
             )
         except OSError as error:
             raise ToolMisconfigured(f"It cannot be started: {error}") from error
-        return Child(process, job, wires.take_gate())
+        return Child(process, wires)
 
 
 class _Wires:
     """The vector of one start, and the descriptors that go with it: one from which
     bubblewrap reads what nobody may see in the process list, and the gate."""
 
-    def __init__(self, job: Job) -> None:
-        self.argv = [*_confined(job), *(_inside(job, word) for word in job.command)]
+    def __init__(self, job: Job, way_out: outlet.Outlet | None) -> None:
+        self.job, self._outlet = job, way_out
+        mounts = list(way_out.mounts()) if way_out else []
+        relay = way_out.wrapped() if way_out else []
+        command = [_inside(job, word) for word in job.command]
+        self.argv = [*_confined(job, mounts), *relay, *command]
         self.env, self.cwd = BASE_ENV, None
         self.passed: tuple[int, ...] = ()
         self._gate = -1
@@ -226,10 +243,16 @@ class _Wires:
         gate, self._gate = self._gate, -1
         return gate
 
+    def take_outlet(self) -> outlet.Outlet | None:
+        taken, self._outlet = self._outlet, None
+        return taken
+
     def __enter__(self) -> "_Wires":
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._outlet is not None:
+            self._outlet.close()
         for each in (*self.passed, self._gate):
             if each >= 0:
                 os.close(each)
@@ -245,10 +268,10 @@ def check(job: Job) -> None:
             "operator may accept `degraded` for this extension.",
             reason_code="isolation_unavailable",
         )
-    if job.grants.domains:
+    if job.grants.domains and not isolation().is_available:
         raise ToolMisconfigured(
-            "A sandboxed process gets no network, so its granted domains cannot be "
-            "held; serve it over HTTP instead.",
+            "Without isolation a process reaches every host, so its granted domains "
+            "cannot be held; serve it over HTTP instead.",
             reason_code="network_not_enforceable",
         )
     for name, value in job.env.items():
@@ -262,7 +285,12 @@ def check(job: Job) -> None:
 
 def environment(job: Job) -> dict[str, str]:
     """Everything that the child finds in its environment."""
-    return {**BASE_ENV, **job.env}
+    proxies = outlet.ENV if _reaches_out(job) else {}
+    return {**BASE_ENV, **proxies, **job.env}
+
+
+def _reaches_out(job: Job) -> bool:
+    return bool(job.grants.domains or job.local) and isolation().is_available
 
 
 def _marked(job: Job) -> dict[str, str]:
@@ -288,14 +316,14 @@ def _inside(job: Job, word: str) -> str:
     return word.replace(str(job.folder), PACKAGE)
 
 
-def _confined(job: Job) -> list[str]:
+def _confined(job: Job, mounts: list[str]) -> list[str]:
     if isolation().is_available:
-        return _isolated(job)
+        return _isolated(job, mounts)
     logger.warning("started without isolation", extra={"event": "sandbox.degraded"})
     return [*_limited(job), *(_as_nobody(_next_uid()) if _is_root() else [])]
 
 
-def _isolated(job: Job) -> list[str]:
+def _isolated(job: Job, mounts: list[str]) -> list[str]:
     """The whole vector before the command: nice, bwrap, limits, identity."""
     uid = _next_uid()
     return [
@@ -308,6 +336,7 @@ def _isolated(job: Job) -> list[str]:
         *_privilege(),
         *_root(),
         *(word for each in _bound(job) for word in _mounted(*each)),
+        *mounts,
         *("--remount-ro", "/dev", "--remount-ro", "/"),
         *("--chdir", PACKAGE if job.folder else "/tmp"),  # noqa: S108
         "--clearenv",
