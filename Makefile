@@ -70,7 +70,8 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 		$(PYTEST) -q -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
 	$(MAKE) reference
 	POLAR_FUZZ_CASES=80 $(PYTEST) -q -n 0 tests/access/test_api_fuzz.py
-	POLAR_RUNBOOKS=1 $(PYTEST) -q -n 0 tests/journeys/test_runbooks_are_followed.py
+	POLAR_RUNBOOKS=1 $(PYTEST) -q -n 0 tests/journeys/test_runbooks_are_followed.py \
+		tests/reliability/test_configuration_reach.py
 
 REFERENCE := var/reference
 .PHONY: reference

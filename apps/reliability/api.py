@@ -204,6 +204,7 @@ def diff_config(request: HttpRequest, body: ConfigDocument) -> dict[str, Any]:
     return {
         "changes": changes,
         "secrets_to_enter": services.secrets_to_enter(document),
+        "extensions_to_review": services.extensions_to_review(document),
     }
 
 
@@ -220,6 +221,7 @@ def import_config(request: HttpRequest, body: ConfigDocument) -> dict[str, Any]:
     return {
         "changes": changes,
         "secrets_to_enter": services.secrets_to_enter(document),
+        "extensions_to_review": services.extensions_to_review(document),
     }
 
 

@@ -94,6 +94,7 @@ class ConfigIn(In):
 class ConfigDocument(In):
     format: str = Field(max_length=40)
     secrets: list[str] = Field(default_factory=list, max_length=1000)
+    extensions: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=1000)
     sections: dict[str, dict[str, dict[str, Any]]]
 
 
@@ -108,6 +109,7 @@ class ConfigImportOut(Out):
     changes: list[ConfigChangeOut]
     #: Secrets that the document's install had and this one lacks.
     secrets_to_enter: list[str]
+    extensions_to_review: list[str]
 
 
 class AlertOut(Out):

@@ -18,6 +18,9 @@ from apps.reliability.services.configuration import Entry as Entry
 from apps.reliability.services.configuration import as_text as as_text
 from apps.reliability.services.configuration import diff_config as diff_config
 from apps.reliability.services.configuration import export_config as export_config
+from apps.reliability.services.configuration import (
+    extensions_to_review as extensions_to_review,
+)
 from apps.reliability.services.configuration import get_config as get_config
 from apps.reliability.services.configuration import import_config as import_config
 from apps.reliability.services.configuration import list_configs as list_configs

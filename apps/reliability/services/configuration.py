@@ -21,7 +21,9 @@ from apps.audit import ports as audit_ports
 from apps.audit import services as audit
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.common.schemas import In
+from apps.extensions.models import Extension, Lifecycle
 from apps.providers.models import Provider
+from apps.reliability.services import reach
 from apps.reliability.services.sections import SECTIONS, Section
 
 audit_ports.declare("config.set", "config.imported")
@@ -107,7 +109,9 @@ def export_config(*, by: Principal) -> Json:
     sealed = Provider.objects.filter(secret__isnull=False).order_by("slug")
     return {
         "format": FORMAT,
-        "secrets": [f"providers.{row.slug}.key" for row in sealed],
+        "secrets": [f"providers.{row.slug}.key" for row in sealed]
+        + sorted(reach.secrets_of_channels()),
+        "extensions": _extensions(),
         "sections": {
             section.name: {
                 key: _plain(entry) for key, entry in sorted(section.read().items())
@@ -163,7 +167,35 @@ def secrets_to_enter(document: Mapping[str, Any]) -> list[str]:
     named = document.get("secrets", [])
     held = Provider.objects.filter(secret__isnull=False)
     here = {f"providers.{slug}.key" for slug in held.values_list("slug", flat=True)}
+    here |= set(reach.secrets_of_channels())
     return sorted(each for each in named if isinstance(each, str) and each not in here)
+
+
+def extensions_to_review(document: Mapping[str, Any]) -> list[str]:
+    """Name the extensions that are not here as the document has them.
+
+    An extension is code, reviewed by a person on each install: a document names it
+    and never brings or enables it.
+    """
+    named, here = document.get("extensions", {}), _extensions()
+    if not isinstance(named, dict):
+        return []
+    return sorted(key for key, facts in named.items() if here.get(key) != facts)
+
+
+def _extensions() -> Json:
+    rows = Extension.objects.exclude(lifecycle=Lifecycle.REMOVED).order_by("ext_id")
+    return {
+        row.ext_id: {
+            "type": row.type,
+            "source": row.source,
+            "revision": row.revision,
+            "definition": row.definition_hash,
+            "trust": row.trust,
+            "lifecycle": row.lifecycle,
+        }
+        for row in rows
+    }
 
 
 def _plan(document: Mapping[str, Any]) -> list[tuple[Change, In]]:
@@ -186,6 +218,8 @@ def _plan(document: Mapping[str, Any]) -> list[tuple[Change, In]]:
         here = section.read()
         for key, value in sorted(entries.items()):
             entry = _parse(section, key, value)
+            if key not in here and section.waits(entry):
+                continue
             before = _plain(here[key]) if key in here else {}
             after = _plain(entry)
             if before == after and not _carries_secret(entry):
@@ -213,7 +247,7 @@ def _parse(section: Section, key: str, value: Any) -> In:
 
 
 def _carries_secret(entry: In) -> bool:
-    return bool(getattr(entry, "key", ""))
+    return bool(getattr(entry, "key", "") or getattr(entry, "token", ""))
 
 
 def _plain(entry: In) -> Json:

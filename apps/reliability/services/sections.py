@@ -33,6 +33,7 @@ from apps.gateway.models import (
 )
 from apps.providers import services as providers
 from apps.providers.models import Lane, Model, Provider, Route
+from apps.reliability.services import reach
 from apps.runs.models import CatchUp, Overlap, Schedule, ScheduleKind
 from apps.runs.services import schedules
 
@@ -48,6 +49,8 @@ class Section:
     shape: type[In]
     read: Callable[[], dict[str, In]]
     write: Callable[[Principal, str, Any], None]
+    #: Whether an entry that is not here yet lacks something only a person has.
+    waits: Callable[[In], bool] = lambda entry: False
 
 
 class ModelEntry(In):
@@ -356,6 +359,14 @@ SECTIONS = {
         Section("lanes", LaneEntry, _read_lanes, _write_lane),
         Section("profiles", ProfileEntry, _read_profiles, _write_profile),
         Section("budgets", BudgetEntry, _read_budgets, _write_budget),
+        Section("grants", reach.GrantEntry, reach.read_grants, reach.write_grant),
+        Section(
+            "channels",
+            reach.ChannelEntry,
+            reach.read_channels,
+            reach.write_channel,
+            reach.channel_waits,
+        ),
         Section("gateway", ContractEntry, _read_contract, _write_contract),
         Section("boards", BoardEntry, _read_boards, _write_board),
         Section("schedules", ScheduleEntry, _read_schedules, _write_schedule),

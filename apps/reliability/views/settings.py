@@ -46,6 +46,7 @@ def import_config(request: HttpRequest) -> HttpResponse:
             context["diff"] = services.diff_config(by=by, document=document)
             context["compared"] = True
         context["missing"] = services.secrets_to_enter(document)
+        context["reviews"] = services.extensions_to_review(document)
     except PolarError as error:
         named = "; ".join(f"{each.path}: {each.problem}" for each in error.fields)
         messages.error(request, f"Nothing was changed: {error.detail} {named}")

@@ -21,9 +21,9 @@ class Command(BaseCommand):
     """Thin: asks, prints, sets the exit code. Values never stand in arguments."""
 
     help = (
-        "Read and change settings: providers, lanes, profiles, budgets, gateway, "
-        "boards, schedules. Values are JSON from standard input or --file, so that "
-        "the process list shows none. "
+        "Read and change settings: providers, lanes, profiles, budgets, grants, "
+        "channels, gateway, boards, schedules. Values are JSON from standard input "
+        "or --file, so that the process list shows none. "
         "Example: echo '{\"enabled\": false}' | ./polar config set providers.openai"
     )
 
@@ -108,9 +108,16 @@ class Command(BaseCommand):
 
     def _changes(self, found: list[Any], document: Any, *, as_json: bool) -> None:
         missing = services.secrets_to_enter(document)
+        reviews = services.extensions_to_review(document)
         if as_json:
             changes = [asdict(change) for change in found]
-            self._print({"changes": changes, "secretsToEnter": missing})
+            self._print(
+                {
+                    "changes": changes,
+                    "secretsToEnter": missing,
+                    "extensionsToReview": reviews,
+                }
+            )
             return
         for change in found:
             named = ", ".join(change.fields)
@@ -119,6 +126,8 @@ class Command(BaseCommand):
             self.stdout.write("Nothing differs.")
         for name in missing:
             self.stdout.write(f"secret to enter: {name}")
+        for name in reviews:
+            self.stdout.write(f"extension to install and review: {name}")
 
     def _print(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2, sort_keys=True))
