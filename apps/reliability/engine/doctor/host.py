@@ -42,7 +42,7 @@ def python() -> Found:
 @check(
     "host-user",
     "Polar does not run as root",
-    mend="Give Polar a user of its own: docs/how-to/deploy-with-systemd.md",
+    mend="Give Polar a user of its own: docs/how-to/deploy.md",
 )
 def user() -> Found:
     return warn("user id 0") if os.geteuid() == 0 else ok(f"user id {os.geteuid()}")
