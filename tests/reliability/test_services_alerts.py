@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 
 from apps.access import services as access
 from apps.access.errors import RoleRequired
-from apps.agents.models import Handoff
+from apps.agents import services as agents
+from apps.agents.models import Handoff, Turn
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit_services
+from apps.audit.engine import memory, triggers
 from apps.audit.models import Event
 from apps.boards.models import Task, TaskComment
 from apps.common import clock
@@ -21,6 +24,7 @@ from apps.reliability.engine import slo
 from apps.reliability.models import Alert, AlertCode, Incident, Level, Notice
 from apps.runs import services as runs
 from apps.runs.models import Run, Schedule, Slot
+from tests.audit.test_services import roll_back
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 NAMED = {detector.name: detector for detector in detecting.DETECTORS}
@@ -388,3 +392,56 @@ def test_weekly_breach_arrives_is_cleared_and_is_counted_nowhere(workspace):
     assert Task.objects.get().status == "done"
     assert (Incident.objects.count(), UsageRow.objects.count()) == (0, 0)
     assert Run.objects.count() == 0
+
+
+def test_store_that_went_back_is_an_alert_until_it_is_accepted(
+    by, settings, tmp_path, workspace
+):
+    settings.POLAR_WITNESS_DIR = tmp_path / "witness"
+    system = access.system_principal()
+    for _ in range(4):
+        services.silence(by=by, code="VAULT_SEALED", reason="one event", hours=1)
+    audit_services.checkpoint()
+    assert look("store") == []
+
+    roll_back(2)
+    memory.forget()
+    audit_services.check_store()
+    assert ("STORE_ROLLBACK_DETECTED", "critical", "") in look("store")
+    assert Incident.objects.get(area="store").severity == "S1"
+
+    audit_services.begin_epoch(by=system.actor, reason="restored on purpose")
+    with clock.frozen(NOON + timedelta(minutes=2)):
+        assert look("store") == []
+
+
+def test_missing_guard_of_the_log_is_an_alert_until_it_stands_again():
+    triggers.remove(connection)
+    try:
+        assert look("store") == [("AUDIT_CHAIN_BROKEN", "critical", "triggers")]
+    finally:
+        triggers.install(connection)
+    with clock.frozen(NOON + timedelta(minutes=2)):
+        assert look("store") == []
+
+
+def test_tree_that_the_loop_guard_cut_is_an_alert_for_a_while(by, workspace):
+    agents.install_default_profiles(by=access.system_principal(), workspace=workspace)
+    talk = agents.start_conversation(
+        workspace=workspace, principal=by, channel="web", title="loop"
+    )
+    turn = agents.start_turn(conversation=talk, principal=by, text="round")
+    assert look("loops") == []
+
+    Turn.objects.filter(id=turn.id).update(
+        state="truncated", reason="loop_guard", finished_at=clock.now()
+    )
+    Run.objects.filter(id=turn.run_id).update(
+        state="truncated", reason="loop_guard", finished_at=clock.now()
+    )
+    root = str(turn.run.root_id or turn.run_id)
+    assert look("loops") == [("LOOP_GUARD_TRIPPED", "warning", root)]
+    assert Alert.objects.get(key=root).trace_id == turn.trace_id
+
+    with clock.frozen(NOON + timedelta(minutes=16)):
+        assert look("loops") == []
