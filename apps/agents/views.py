@@ -224,6 +224,7 @@ def usage_page(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "total": usage.totals(rows),
         "chart": usage.chart(rows, days),
+        "latency": usage.latency(rows, days),
         "days": days,
         "origin": origin,
         "windows": DAY_WINDOWS,

@@ -47,6 +47,11 @@ def latest_checkpoint() -> Checkpoint | None:
     return Checkpoint.objects.order_by("-size", "-id").first()
 
 
+def newest_checkpoints(limit: int) -> list[Checkpoint]:
+    """Return the last signed sizes, oldest of them first."""
+    return list(Checkpoint.objects.order_by("-size", "-id")[:limit])[::-1]
+
+
 def sink_cursors() -> list[SinkCursor]:
     return list(SinkCursor.objects.order_by("name"))
 

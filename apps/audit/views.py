@@ -1,5 +1,6 @@
 """The audit log for people: search, one event with its proof, verify now."""
 
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from apps.common.errors import Denied, NotFound
 
 #: `audit` stands below `access`, so a person's roles are read as data.
 ROLES_FOR_ALL = ("admin",)
+#: Links of the chain on the page.
+CHECKPOINTS_SHOWN = 6
 
 
 @require_GET
@@ -29,6 +32,7 @@ def event_list(request: HttpRequest) -> HttpResponse:
     if decision := request.GET.get("decision", ""):
         rows = rows.filter(decision=decision)
     context = _state() | {
+        "chain": _chain(),
         "page": pages.keyset(rows, request.GET),
         "text": text,
         "kind": kind,
@@ -96,6 +100,16 @@ def _search(rows: EventQuerySet, text: str) -> EventQuerySet:
     if text.replace(",", "").isdigit():
         wanted |= Q(gseq=int(text.replace(",", "")))
     return rows.filter(wanted)
+
+
+def _chain() -> list[dict[str, Any]]:
+    """The last checkpoints, each with how many events it signed anew."""
+    known = queries.newest_checkpoints(CHECKPOINTS_SHOWN + 1)
+    return [
+        {"checkpoint": later, "first": earlier.size, "more": later.size - earlier.size}
+        for earlier, later in pairwise(known)
+        if later.size > earlier.size
+    ]
 
 
 def _state() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from apps.access import services as access
 from apps.access.models import User, Workspace
 from apps.agents.engine import usage
 from apps.agents.models import Turn
+from apps.common import clock
 from apps.providers.models import UsageRow
 
 
@@ -76,6 +78,16 @@ def test_usage_page_without_usage_says_what_comes_here(
     client.force_login(alice)
 
     assert b"Nothing to count yet" in client.get("/usage/").content
+
+
+def test_latency_is_a_line_once_there_are_two_days():
+    row = {"day": date(2030, 1, 1), "average_ms": 100, "calls": 3}
+    slow = {"day": date(2030, 1, 2), "average_ms": 300, "calls": 1}
+    with clock.frozen(datetime(2030, 1, 2, 9, tzinfo=UTC)):
+        line = usage.latency([slow, row, {**row, "average_ms": 200}], 2)
+
+    assert usage.latency([row], 2) is None
+    assert line == usage.Latency("0.0,12.0 100.0,2.0", 300, 300)
 
 
 def test_chart_stays_inside_and_stacks_lanes(spent: Turn) -> None:

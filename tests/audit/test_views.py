@@ -1,5 +1,7 @@
 """The log's pages: who sees what, and finding it by what people hold in hand."""
 
+from datetime import timedelta
+
 import pytest
 from django.db import transaction
 from django.urls import reverse
@@ -7,6 +9,7 @@ from django.urls import reverse
 from apps.access.models import Role
 from apps.audit import services
 from apps.audit.models import Event
+from apps.common import clock
 from apps.common.actor import SYSTEM
 from tests import people
 
@@ -68,3 +71,22 @@ def test_only_admins_verify(client, alice, workspace, event):
 
     client.force_login(people.person("ada", Role.ADMIN, workspace))
     assert client.post(reverse("audit:verify")).status_code == 302
+
+
+def test_chain_shows_what_each_checkpoint_signed_anew(
+    client, alice, event, tmp_path, settings
+):
+    settings.POLAR_WITNESS_DIR = tmp_path
+    client.force_login(alice)
+    services.seal_all()
+    alone = client.get(reverse("audit:list")).content.decode()
+    with clock.frozen(clock.now() + timedelta(hours=1)):
+        with transaction.atomic():
+            for _ in range(3):
+                services.record(type="audit.exported", actor=SYSTEM)
+        services.seal_all()
+
+    linked = client.get(reverse("audit:list")).content.decode()
+
+    assert "Chain of checkpoints" not in alone
+    assert "3 more" in linked

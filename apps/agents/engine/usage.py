@@ -61,6 +61,16 @@ class Chart:
     days: int
 
 
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The average answer time by day, as a line. Units: `points` in the box of 100
+    by 24 that the page draws; the times in milliseconds."""
+
+    points: str
+    slowest_ms: int
+    newest_ms: int
+
+
 def groups(
     *, principal: Principal, days: int, origin: str = "real"
 ) -> QuerySet[UsageRow, dict[str, Any]]:
@@ -162,3 +172,24 @@ def chart(rows: list[dict[str, Any]], days: int) -> Chart:
         if number % every == 0
     ]
     return Chart(unit, pieces, labels, most, len(shown))
+
+
+def latency(rows: list[dict[str, Any]], days: int) -> Latency | None:
+    """Lay each day's average out as a line; None with fewer than two days."""
+    took: dict[date, int] = defaultdict(int)
+    calls: dict[date, int] = defaultdict(int)
+    for row in rows:
+        took[row["day"]] += row["average_ms"] * row["calls"]
+        calls[row["day"]] += row["calls"]
+    averages = {day: took[day] / calls[day] for day in sorted(calls) if calls[day]}
+    if len(averages) < 2:
+        return None
+    first = clock.now().date() - timedelta(days=days - 1)
+    most = max(averages.values()) or 1
+    points = (
+        f"{max((day - first).days, 0) * 100 / max(days - 1, 1):.1f},"
+        f"{22 - value * 20 / most:.1f}"
+        for day, value in averages.items()
+    )
+    newest = list(averages.values())[-1]
+    return Latency(" ".join(points), round(most), round(newest))
