@@ -28,6 +28,7 @@ from apps.reliability.views.incidents import (
     silence_alert,
     slo_page,
 )
+from apps.reliability.views.manual import manual
 from apps.reliability.views.settings import (
     config,
     export_config,
@@ -74,6 +75,7 @@ __all__ = [
     "incident",
     "incident_list",
     "make_breach",
+    "manual",
     "open_incident",
     "panel",
     "parts",

@@ -51,6 +51,7 @@ PAGES = (
     ("Halts", "gateway:halts"),
     ("API tokens", "access:tokens"),
     ("Your account", "access:account"),
+    ("Runbooks and how-tos", "reliability:manual"),
     ("Parts and states", "reliability:parts"),
     ("All records", "admin:index"),
 )
