@@ -14,13 +14,15 @@ from apps.access.models import Principal, User
 from apps.common import canonical
 from apps.common.errors import PolarError
 from apps.extensions import forms, ports, queries, services
-from apps.extensions.engine import comparing, definition
+from apps.extensions.engine import comparing, definition, sources
 from apps.extensions.models import Certificate, Extension, Lifecycle, Trust
 
 #: How many forms, reviews and certificates a page shows, and lines of a difference.
 SHOWN = 10
 PAGE_ROWS = 50
 MOST_LINES = 400
+#: How an accepted lack of isolation is said: where it is so now, and where it may be.
+OPEN, MAY_OPEN = "runs without isolation", "may run without isolation"
 CHOICES = {
     "riskLevel": ("read", "write", "destructive"),
     "sideEffects": ("none", "internal", "external"),
@@ -173,6 +175,7 @@ def _detail(row: Extension) -> dict[str, Any]:
         "needs_review": needs_review,
         "is_gone": row.lifecycle in (Lifecycle.REMOVED, Lifecycle.PENDING_INSTALL),
         "is_first": not before,
+        "degraded": OPEN if sources.runs_open(row) else MAY_OPEN,
         "lines": lines[:MOST_LINES],
         "lines_left": max(len(lines) - MOST_LINES, 0),
         "delta": comparing.delta(before, now),

@@ -14,7 +14,7 @@ from apps.access import services as access
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile
 from apps.common.errors import NotTrusted
-from apps.extensions import services
+from apps.extensions import ports, services
 from apps.extensions.models import Certificate, Extension, Review
 
 from .conftest import SKILL, approve
@@ -201,3 +201,24 @@ def test_what_ships_is_let_back_by_a_review_too(client, alice, bob, plugin):
     html = page(client, bob, "detail", "polar").content.decode()
 
     assert "Approve this form" in html
+
+
+@pytest.mark.parametrize(
+    ("is_available", "words"),
+    [(True, "may run without isolation"), (False, "runs without isolation")],
+)
+def test_accepted_degraded_shows_with_its_reason(
+    client, alice, orders, monkeypatch, is_available, words
+):
+    Extension.objects.filter(id=orders.id).update(
+        accepts_degraded=True, degraded_reason="an old kernel"
+    )
+    found = ports.Isolation(is_available=is_available)
+    monkeypatch.setattr(ports, "isolation", lambda: found)
+    client.force_login(alice)
+
+    page = client.get(reverse("extensions:detail", args=["orders"])).content.decode()
+    listed = client.get(reverse("extensions:list")).content.decode()
+
+    assert f"{words}: an old kernel" in page
+    assert "degraded" in listed

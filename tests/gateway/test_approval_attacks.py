@@ -1,18 +1,19 @@
 """Ways round an approval: smuggling, replay, swaps, double clicks, restarts, time,
 and approving oneself. Each is refused, and the refusal is shown."""
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.urls import reverse
 
 from apps.access import services as access
 from apps.access.models import Membership, Role
 from apps.audit.models import Event
 from apps.common import clock, ids
-from apps.common.errors import ApprovalRequired, Conflict, Denied, Invalid
+from apps.common.errors import ApprovalRequired, Conflict, Denied, Invalid, PolarError
 from apps.gateway import errors, ports, services
 from apps.gateway.models import ApprovalRequest, ApprovalState, Call, Grant, PlanStep
 from apps.gateway.ports import (
@@ -27,6 +28,20 @@ from apps.gateway.ports import (
 from tests import people
 
 pytestmark = pytest.mark.django_db
+
+
+def needs_threads(test):
+    """For what two threads do at once, each in its own transactions."""
+    for mark in (
+        pytest.mark.django_db(transaction=True),
+        pytest.mark.postgres,
+        pytest.mark.skipif(
+            connection.vendor != "postgresql", reason="needs PostgreSQL"
+        ),
+    ):
+        test = mark(test)
+    return test
+
 
 EXTERNAL = Risk("write", side_effects="external")
 DESTRUCTIVE = Risk("destructive")
@@ -199,6 +214,56 @@ def test_second_click_on_the_page_shows_the_first_answer(
     )
 
     assert "Already approved by bob" in page.content.decode()
+
+
+def together(*acts) -> list[str]:
+    """Start threads at once; what each came to: "done" or the class of its error."""
+    barrier, said = threading.Barrier(len(acts)), []
+
+    def run(act) -> None:
+        barrier.wait()
+        try:
+            act()
+            said.append("done")
+        except PolarError as error:
+            said.append(type(error).__name__)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return sorted(said)
+
+
+@needs_threads
+def test_two_clicks_at_once_are_one_answer(outside, rob, workspace, bob, alice):
+    Membership.objects.filter(user=alice).update(role=Role.APPROVER)
+    for _ in range(10):
+        asked = ask(outside.request(rob, workspace))
+
+        said = together(
+            lambda asked=asked: answer(asked, bob),
+            lambda asked=asked: answer(asked, alice, approve=False, reason="no"),
+        )
+
+        asked.refresh_from_db()
+        assert said == ["Conflict", "done"]
+        decided = Event.objects.filter(type="approval.decided")
+        assert decided.filter(subject_id=str(asked.id)).count() == 1
+
+
+@needs_threads
+def test_one_approval_used_twice_at_once_is_one_effect(outside, rob, workspace, bob):
+    for number in range(10):
+        request = outside.request(rob, workspace)
+        answer(ask(request), bob)
+
+        together(*[lambda request=request: services.call(request)] * 2)
+
+        assert len(outside.reached) == number + 1
 
 
 def test_restart_between_ask_and_answer_loses_nothing(outside, rob, workspace, bob):
