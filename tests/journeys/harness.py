@@ -58,8 +58,66 @@ def plug_test_kinds() -> None:
             clock.sleep(0.02)
         return note(context)
 
+    ports.handlers.register("journey.send", send_asked)
     ports.handlers.register("journey.note", note)
     ports.handlers.register("journey.wait", wait)
+
+
+def send_asked(context: Any) -> Any:
+    """Write to the outside, for which a person is asked; note that it was done."""
+    from apps.access.models import Principal
+    from apps.gateway import ports, services
+    from apps.runs.ports import Finish
+
+    arguments = {"to": "ann@example.org"}
+
+    def perform(permit: ports.Permit) -> ports.Result:
+        permit.spend(arguments)
+        with open(os.environ["JOURNEY_LOG"], "a") as log:
+            log.write(f"{context.run_id} {context.fence} {os.getpid()}\n")
+        return ports.Result({})
+
+    request = ports.CallRequest(
+        kind=ports.CallKind.TOOL,
+        capability="mail/send",
+        principal=Principal.objects.get(id=context.principal_id),
+        workspace_id=context.workspace_id,
+        arguments=arguments,
+        perform=perform,
+        risk=ports.Risk("write", side_effects="external"),
+        effect_class=ports.EffectClass.KEYED,
+        lineage=ports.Lineage(run_id=context.run_id, seq="1", fence=context.fence),
+        scope={"allowed": {"mail": ["*"]}},
+    )
+    services.call(request)
+    return Finish({})
+
+
+def approve(times: str = "1") -> None:
+    """Be an approver who answers what is asked, as often as said."""
+    from apps.access import services as access
+    from apps.access.models import Role
+    from apps.common.errors import Conflict
+    from apps.gateway import services
+    from apps.gateway.models import ApprovalRequest
+
+    user = access.create_user(
+        by=access.system_principal(),
+        new=access.NewUser(
+            username=f"bob{os.getpid()}",
+            password="correct-horse-battery-staple",  # noqa: S106 (a journey's own)
+            role=Role.APPROVER,
+            workspace=access.ensure_default_workspace(),
+        ),
+    )
+    asked = ApprovalRequest.objects.latest("id")
+    for _ in range(int(times)):
+        try:
+            services.decide_approval(
+                by=user.principal, approval_id=asked.id, approve=True
+            )
+        except Conflict as error:
+            sys.stdout.write(f"{error.detail}\n")
 
 
 def enqueue(kind: str, payload: str, count: str = "1") -> None:
@@ -151,6 +209,8 @@ def main(arguments: list[str]) -> None:
         resident.serve()
     elif arguments[0] == "enqueue":
         enqueue(*arguments[1:])
+    elif arguments[0] == "approve":
+        approve(*arguments[1:])
     elif arguments[0] == "ask":
         ask(*arguments[1:])
     else:
