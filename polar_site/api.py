@@ -68,6 +68,20 @@ def authenticate(request: HttpRequest) -> Authenticated:
     return access.authenticated_user(request.user)
 
 
+def for_the_known(view: "View") -> "View":
+    """Answer 401 to a stranger before a view that asks nobody."""
+
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            authenticate(request)
+        except PolarError as error:
+            return problem(error)
+        return view(request, *args, **kwargs)
+
+    return answer
+
+
 #: Answers that say nothing was done: the same key may be sent again.
 UNDONE = frozenset({401, 403, 429, 503, 507})
 #: Writes that only this database sees: they keep their answer in the transaction of

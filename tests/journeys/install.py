@@ -54,7 +54,7 @@ class Install:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}{self.logs()}"
         return done.stdout
@@ -84,7 +84,7 @@ class Install:
                 stdout=out,
                 stderr=out,
             )
-        assert eventually(lambda: self.asks("/healthz") == 200, 90), self.logs()
+        assert eventually(lambda: self.asks("/healthz") == 200, 300), self.logs()
 
     def stop(self) -> None:
         if self.runner is not None:
