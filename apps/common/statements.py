@@ -14,8 +14,10 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.models.query import get_related_populators
+
+from apps.common.columns import Maker, Prepare, preparing, shorten
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -24,16 +26,17 @@ def insert(*rows: models.Model) -> None:
     """Insert new rows of one table, defaults and all, in one statement."""
     if not rows:
         return
-    text, marks, columns = _insert_text(type(rows[0]), connection.vendor)
+    here = connections[DEFAULT_DB_ALIAS]
+    text, marks, columns = _insert_text(type(rows[0]), here.vendor)
     values: list[Any] = []
     for row in rows:
         if not row._state.adding:
             raise TypeError(f"{type(row).__name__} rows are inserted once")
-        values += [prepare(getattr(row, name), connection) for name, prepare in columns]
-    with connection.cursor() as cursor:
+        values += [prepare(getattr(row, name), here) for name, prepare in columns]
+    with here.cursor() as cursor:
         cursor.execute(text + ", ".join([marks] * len(rows)), values)
     for row in rows:
-        row._state.adding, row._state.db = False, connection.alias
+        row._state.adding, row._state.db = False, here.alias
 
 
 def update(
@@ -45,13 +48,13 @@ def update(
     """
     if any(hasattr(value, "resolve_expression") for value in values.values()):
         return table._base_manager.filter(**where).update(**values)
-    text, prepares = _update_text(table, tuple(where), tuple(values), connection.vendor)
+    here = connections[DEFAULT_DB_ALIAS]
+    text, prepares = _update_text(table, tuple(where), tuple(values), here.vendor)
     given = [*values.values(), *where.values()]
     params = [
-        prepare(value, connection)
-        for prepare, value in zip(prepares, given, strict=True)
+        prepare(value, here) for prepare, value in zip(prepares, given, strict=True)
     ]
-    with connection.cursor() as cursor:
+    with here.cursor() as cursor:
         cursor.execute(text, params)
         return int(cursor.rowcount)
 
@@ -61,12 +64,13 @@ def delete(table: type[models.Model], where: Mapping[str, Any]) -> int:
 
     Returns how many.
     """
-    text, prepares = _delete_text(table, tuple(where), connection.vendor)
+    here = connections[DEFAULT_DB_ALIAS]
+    text, prepares = _delete_text(table, tuple(where), here.vendor)
+    given = where.values()
     params = [
-        prepare(value, connection)
-        for prepare, value in zip(prepares, where.values(), strict=True)
+        prepare(value, here) for prepare, value in zip(prepares, given, strict=True)
     ]
-    with connection.cursor() as cursor:
+    with here.cursor() as cursor:
         cursor.execute(text, params)
         return int(cursor.rowcount)
 
@@ -83,10 +87,11 @@ class Reading(Generic[Row]):
 
     def fetch(self, *params: Any) -> list[Row]:
         """Return the rows for these values of the tail's marks."""
-        select = self._kept.get(connection.vendor)
+        here = connections[DEFAULT_DB_ALIAS]
+        select = self._kept.get(here.vendor)
         if select is None:
-            select = self._kept[connection.vendor] = _Select(self._rows(), self._tail)
-        with connection.cursor() as cursor:
+            select = self._kept[here.vendor] = _Select(self._rows(), self._tail)
+        with here.cursor() as cursor:
             given = [*select.params, *(_plain(value) for value in params)]
             cursor.execute(select.text, given)
             found = cursor.fetchall()
@@ -104,13 +109,15 @@ class _Select:
         text, self.params = compiler.as_sql()
         self.text = f"{text} {tail}"
         self._compiler = compiler
-        self._model: Any = compiler.klass_info["model"]
         fields = compiler.klass_info["select_fields"]
         self._columns = slice(fields[0], fields[-1] + 1)
-        self._names = [col[0].target.attname for col in compiler.select[self._columns]]
-        self._related = get_related_populators(  # type: ignore[call-arg]  # the stubs are of a later Django
-            compiler.klass_info, compiler.select, connection.alias
+        names = [col[0].target.attname for col in compiler.select[self._columns]]
+        alias = connection.alias
+        self._make = Maker(compiler.klass_info["model"], names, alias).make
+        related: Any = get_related_populators(  # type: ignore[call-arg]  # the stubs are of a later Django
+            compiler.klass_info, compiler.select, alias
         )
+        self._related = shorten(related, alias)
         wanted = [column[0] for column in compiler.select[: compiler.col_count]]
         self._converters = compiler.get_converters(wanted)
 
@@ -119,7 +126,7 @@ class _Select:
             found = self._compiler.apply_converters(found, self._converters)
         made = []
         for row in found:
-            one = self._model.from_db(connection.alias, self._names, row[self._columns])
+            one = self._make(row[self._columns])
             for populator in self._related:
                 populator.populate(row, one)
             made.append(one)
@@ -135,9 +142,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-Prepare = Callable[[Any, Any], Any]
-
-
 @lru_cache(maxsize=64)
 def _insert_text(
     table: type[models.Model], vendor: str
@@ -147,7 +151,7 @@ def _insert_text(
     names = ", ".join(quote(field.column) for field in fields)
     marks = ", ".join(["%s"] * len(fields))
     text = f"INSERT INTO {quote(table._meta.db_table)} ({names}) VALUES "  # noqa: S608
-    return text, f"({marks})", [(f.attname, f.get_db_prep_save) for f in fields]
+    return text, f"({marks})", [(f.attname, preparing(f, vendor)) for f in fields]
 
 
 @lru_cache(maxsize=64)
@@ -158,7 +162,7 @@ def _delete_text(
     fields: list[Any] = [table._meta.get_field(name) for name in where]
     asks = " AND ".join(f"{quote(field.column)} = %s" for field in fields)
     text = f"DELETE FROM {quote(table._meta.db_table)} WHERE {asks}"  # noqa: S608
-    return text, [field.get_db_prep_save for field in fields]
+    return text, [preparing(field, vendor) for field in fields]
 
 
 @lru_cache(maxsize=256)
@@ -176,4 +180,4 @@ def _update_text(
         f"UPDATE {quote(table._meta.db_table)}"  # noqa: S608
         f" SET {', '.join(sets)} WHERE {' AND '.join(asks)}"
     )
-    return text, [field.get_db_prep_save for field in fields]
+    return text, [preparing(field, vendor) for field in fields]

@@ -33,6 +33,7 @@ class Checkpoints:
             stated.update(witness.notes(witness.folder()))
         self._stated = sorted(stated)
         self._ends = _ends_of_epochs()
+        self._key = keys.signer().verifier_key
         self._next = 0
 
     def follow(self, frontier: merkle.Frontier, leaves: list[bytes]) -> None:
@@ -57,7 +58,7 @@ class Checkpoints:
         while self._next < len(self._stated) and self._stated[self._next][0] <= size:
             stated, note = self._stated[self._next]
             self._next += 1
-            said, root, origin = _read(note)
+            said, root, origin = _read(note, self._key)
             if said != stated:
                 raise Broken(None, f"a checkpoint states {said}, its row {stated}")
             if stated <= self._ends.get(origin, stated):
@@ -157,9 +158,9 @@ def _stored_notes() -> Iterator[tuple[int, str]]:
     return rows.iterator(chunk_size=2000)
 
 
-def _read(note: str) -> tuple[int, bytes, str]:
+def _read(note: str, key: str) -> tuple[int, bytes, str]:
     try:
-        text = keys.open_note(note, keys.signer().verifier_key)
+        text = keys.open_note(note, key)
         return sealing.read_checkpoint(text)
     except Invalid as error:
         raise Broken(
@@ -175,8 +176,8 @@ def _ends_of_epochs() -> dict[str, int]:
     ends: dict[str, int] = {}
     if not witness.is_here():
         return ends
-    for raw in witness.lines(witness.folder()):
-        record = journal.parse(raw) if b'"fork"' in raw else None
+    for raw in witness.lines_with(witness.folder(), b'"fork"'):
+        record = journal.parse(raw)
         if record is not None and "fork" in record:
             fork = int(record["fork"])
             ends.setdefault(sealing.origin(record["previous"]), fork)

@@ -9,6 +9,7 @@ the witness; then events not yet sealed, runs with gaps, payloads.
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import repeat
 from typing import Any
 
 from django.db import connection
@@ -130,7 +131,8 @@ def _check_rows(rows: list[tuple[Any, ...]], start: int) -> list[bytes]:
     if not rows:
         return []
     gseqs, texts, digests, heads, tails, nulls, _ = zip(*rows, strict=True)
-    leaves = [sha256(b"\x00" + _bytes(text)).digest() for text in texts]
+    raw = map(str.encode, texts, repeat("utf-8"), repeat("surrogatepass"))
+    leaves = [sha256(b"\x00" + each).digest() for each in raw]
     whole = (
         gseqs == tuple(range(start, start + len(rows)))
         and b"".join(leaves).hex() == "".join(digests)

@@ -22,6 +22,8 @@ from apps.audit.models import Event, Head
 from apps.common import clock
 
 CHUNK = 2000
+#: How much of a file is looked through at once.
+BLOCK_BYTES = 1 << 20
 
 
 def is_here() -> bool:
@@ -167,6 +169,15 @@ def lines(where: Path) -> Iterator[bytes]:
     for path in sorted(where.glob("journal-*.jsonl")):
         with path.open("rb") as file:
             yield from file
+
+
+def lines_with(where: Path, mark: bytes) -> Iterator[bytes]:
+    """Yield the lines that hold a mark, without taking every file apart."""
+    for path in sorted(where.glob("journal-*.jsonl")):
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES) + file.readline():
+                if mark in block:
+                    yield from (x for x in block.splitlines(True) if mark in x)
 
 
 class Text:
