@@ -25,6 +25,8 @@ class Count:
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, told: Any
     ) -> Any:
         self.statements += 1
+        alone = not told["connection"].in_atomic_block
+        self.commits += alone and "UPDATE" in sql  # a transaction of its own
         return execute(sql, params, many, told)
 
 

@@ -12,6 +12,8 @@ from apps.common import clock
 
 #: The root of the tree without leaves: SHA-256 of nothing.
 EMPTY_ROOT = hashlib.sha256(b"").hexdigest()
+#: The store's epoch, as a part of somebody's statement; NULL before the first event.
+EPOCH = "(SELECT epoch FROM audit_head WHERE id = 1)"
 
 
 def head() -> Head:

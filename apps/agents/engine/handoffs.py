@@ -9,6 +9,7 @@ Source: docs/decisions/0017-handoffs-are-parked-children.md
 """
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from django.db import transaction
@@ -55,7 +56,11 @@ STATE_OF = {
 }
 
 
-_TARGET = Reading(AgentProfile.objects.active, "AND workspace_id = %s AND slug = %s")
+@lru_cache(maxsize=64)
+def _targets(count: int) -> Reading[AgentProfile]:
+    marks = ", ".join(["%s"] * count)
+    tail = f"AND workspace_id = %s AND slug IN ({marks})"
+    return Reading(AgentProfile.objects.active, tail)
 
 
 def targets_of(turn: Turn) -> list[AgentProfile]:
@@ -64,7 +69,8 @@ def targets_of(turn: Turn) -> list[AgentProfile]:
     if not names or turn.depth >= turn.profile.max_depth:
         return []
     workspace_id = turn.conversation.workspace_id
-    found = [row for name in set(names) for row in _TARGET.fetch(workspace_id, name)]
+    wanted = sorted({str(name) for name in names})
+    found = _targets(len(wanted)).fetch(workspace_id, *wanted)
     return sorted(found, key=lambda row: str(row.slug))
 
 

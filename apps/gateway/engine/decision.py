@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
+
 from apps.gateway.models import Call, Setting
 from apps.gateway.ports import CallRequest
 
@@ -23,10 +25,27 @@ class Decision:
     asks: list[str] = field(default_factory=list)
     #: Set by the budget stage: (budget id, amount) that was set aside.
     reserved: list[tuple[Any, int]] = field(default_factory=list)
+    _mark: str | None = None
 
     @property
     def setting(self) -> Setting:
         return self.sight.setting
+
+    def before_writing(self) -> None:
+        """Mark where a refusal goes back to. Every stage that writes asks it first;
+        most decisions write nothing and need no mark. Again: keeps the first."""
+        if self._mark is None:
+            self._mark = transaction.savepoint()
+
+    def undo(self) -> None:
+        """Take back what the stages wrote."""
+        if self._mark is not None:
+            transaction.savepoint_rollback(self._mark)
+
+    def keep(self) -> None:
+        """Let what the stages wrote stand."""
+        if self._mark is not None:
+            transaction.savepoint_commit(self._mark)
 
     def note(self, stage: str, verdict: str) -> None:
         """Remember what a stage said, for the explain page."""

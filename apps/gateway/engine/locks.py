@@ -21,13 +21,26 @@ def exclude(scopes: Iterable[str]) -> None:
     _take("pg_advisory_xact_lock", scopes)
 
 
+def sharing(scopes: Iterable[str]) -> tuple[str, list[int]]:
+    """Return the statement that takes the locks shared, to be sent in front of
+    others; nothing where no lock is needed. Shape: (text, values)."""
+    if connection.vendor != "postgresql":
+        return "", []
+    text, keys = _statement("pg_advisory_xact_lock_shared", scopes)
+    return f"{text}; ", keys
+
+
 def _take(function: str, scopes: Iterable[str]) -> None:
     if connection.vendor != "postgresql":
         return
+    with connection.cursor() as cursor:
+        cursor.execute(*_statement(function, scopes))
+
+
+def _statement(function: str, scopes: Iterable[str]) -> tuple[str, list[int]]:
     keys = sorted(_key(scope) for scope in scopes)
     calls = ", ".join(f"{function}(%s)" for _ in keys)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {calls}", keys)  # noqa: S608 (a fixed function name)
+    return f"SELECT {calls}", keys  # noqa: S608 (a fixed function name)
 
 
 def _key(scope: str) -> int:

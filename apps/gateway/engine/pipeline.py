@@ -105,18 +105,19 @@ def _decide(call: Call, request: CallRequest, sight: Sight) -> PolarError | None
     decision = Decision(request, call, clock.now(), sight)
     call.facts = decision.facts
     try:
-        with transaction.atomic():
-            for name, check in DECIDE:
-                call.stage = name
-                decision.note(name, check(decision))
+        for name, check in DECIDE:
+            call.stage = name
+            decision.note(name, check(decision))
     except PolarError as refusal:
+        decision.undo()
         return _refuse(call, request, refusal, decision)
+    decision.keep()
     if call.state == CallState.AWAITING_APPROVAL:
         asking.close_open(call, why="no longer asked")
     call.stage = ""
     decision.facts["reserved"] = len(decision.reserved)
     call.reserved_micros = request.estimate.micros
-    _save(call, CallState.AUTHORIZED)
+    _save(call, CallState.AUTHORIZED, sight)
     if decision.reserved:
         Reservation.objects.bulk_create(
             Reservation(call=call, budget_id=budget_id, amount=amount)
@@ -137,7 +138,7 @@ def _refuse(
         return _ask(call, request, refusal, decision)
     if call.state == CallState.AWAITING_APPROVAL:
         asking.close_open(call, why="refused")
-    _save(call, CallState.DENIED)
+    _save(call, CallState.DENIED, decision.sight)
     ledger.record(call, request, "call.denied", data={"stage": call.stage})
     refusal.facts.setdefault("call_id", str(call.id))
     return refusal
@@ -147,7 +148,7 @@ def _ask(
     call: Call, request: CallRequest, refusal: ApprovalRequired, decision: Decision
 ) -> PolarError:
     """Open one question for this effect, or point at the one that is open."""
-    _save(call, CallState.AWAITING_APPROVAL)
+    _save(call, CallState.AWAITING_APPROVAL, decision.sight)
     asked, is_new = asking.open_question(call, request, refusal, decision)
     if asked is None:
         raise Conflict("The question was answered just now; try again.")
@@ -163,10 +164,10 @@ def _ask(
     return refusal
 
 
-def _save(call: Call, target: CallState) -> None:
+def _save(call: Call, target: CallState, sight: Sight) -> None:
     if call._state.adding:
         call.state = target
-        call.epoch = audit.epoch()
+        call.epoch = sight.epoch or audit.epoch()
         statements.insert(call)
         return
     kept = {name: getattr(call, name) for name in DECIDED_FIELDS}

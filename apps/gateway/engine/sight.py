@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from apps.audit.queries import EPOCH
 from apps.gateway.models import Setting
 
 from .standing import Stamp
 
-_SEE = """
+_SEE = f"""
     SELECT strictness, max_depth, max_turns_per_root, max_fan_out, max_same_edge,
            max_same_call, max_root_seconds, max_root_micros,
            (SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL),
@@ -21,9 +22,10 @@ _SEE = """
            grants_version,
            (SELECT count(*) FROM gateway_grant WHERE revoked_at IS NULL),
            (SELECT id FROM gateway_grant WHERE revoked_at IS NULL
-             ORDER BY id DESC LIMIT 1)
+             ORDER BY id DESC LIMIT 1),
+           {EPOCH}
       FROM gateway_setting WHERE id = 1
-"""
+"""  # noqa: S608 (a constant of the log's)
 _HALTS = "SELECT count(*) FROM gateway_halt WHERE lifted_at IS NULL"
 
 
@@ -37,6 +39,8 @@ class Sight:
     earlier: int
     #: Changes whenever a grant is made or revoked.
     grants: Stamp = (0, 0, "")
+    #: The store's epoch; empty before its log has begun.
+    epoch: str = ""
 
 
 def see(idempotency_key: str) -> Sight:
@@ -49,7 +53,7 @@ def see(idempotency_key: str) -> Sight:
         return see(idempotency_key)
     stamp = (int(row[11]), int(row[12]), str(row[13] or ""))
     halts, budgets, earlier = row[8:11]
-    return Sight(Setting(1, *row[:8]), halts, budgets, earlier, stamp)
+    return Sight(Setting(1, *row[:8]), halts, budgets, earlier, stamp, row[14] or "")
 
 
 def count_halts() -> int:

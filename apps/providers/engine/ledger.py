@@ -167,7 +167,7 @@ class Ledger:
         if not self._rows or self._is_saved:
             return
         self._is_saved = True
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             statements.insert(*self._rows)
             if not self._replayed:
                 statements.insert(self._usage_row())

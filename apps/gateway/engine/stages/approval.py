@@ -132,6 +132,7 @@ def _by_plan(decision: Decision) -> str:
     for step in steps.order_by("approval_id", "position"):
         if step.risk != request.risk.as_dict() or _withdrawn(step.approval):
             continue
+        decision.before_writing()
         unused = PlanStep.objects.filter(id=step.id, used_call_id__isnull=True)
         if unused.update(used_call_id=decision.call.id):
             decision.facts["approval"] = str(step.approval_id)
@@ -179,6 +180,7 @@ def _use(found: ApprovalRequest, decision: Decision) -> str:
     why = _withdrawn(found)
     if why:
         raise _asks(decision, found.binding, withdrawn=why)
+    decision.before_writing()
     if not unused.update(state=ApprovalState.USED):
         raise _asks(decision, found.binding)
     decision.facts["approval"] = str(found.id)

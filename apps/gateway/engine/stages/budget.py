@@ -27,6 +27,7 @@ def check(decision: Decision) -> str:
         amount = amount_for(budget, decision)
         if not amount:
             continue
+        decision.before_writing()
         meter.roll(budget, decision.now)
         if not meter.reserve(budget, amount, binding=_binds(budget, decision)):
             budget.refresh_from_db()

@@ -5,9 +5,12 @@ a root are decided one after another, under its `CallTree` row, so their counts
 are exact; everything is derived from the ledger, nothing from what a caller says.
 """
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from django.db.models import F, Min, Sum
+from django.db import connection
+from django.db.models import F
 
 from apps.common.errors import BudgetExceeded
 from apps.common.units import format_usd
@@ -19,6 +22,21 @@ from apps.gateway.ports import CallKind
 COUNTED = frozenset({CallKind.TOOL, CallKind.HANDOFF})
 #: A refused handoff opened no turn; a refused tool call is still a repetition.
 NOT_MADE = [CallState.REQUESTED, CallState.DENIED]
+_TREE = """
+    SELECT min(created_at), coalesce(sum(micros), 0),
+           count(DISTINCT CASE WHEN kind = %s AND capability = %s AND args_digest = %s
+                                AND idempotency_key <> %s THEN idempotency_key END)
+      FROM gateway_call WHERE root_id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What the calls of one root come to.   Units: micro-USD, distinct effects."""
+
+    began: datetime | None
+    micros: int
+    same: int
 
 
 def check(decision: Decision) -> str:
@@ -39,10 +57,13 @@ def check(decision: Decision) -> str:
         return "clear"
     if is_handoff:
         _enter_tree(decision)
-    _check_totals(decision)
+    tree = _look(decision)
+    _check_totals(decision, tree)
     if not is_counted:
         return "clear"
-    same = _count(decision, args_digest=decision.call.args_digest)
+    same = tree.same
+    if is_handoff:
+        same = _count(decision, args_digest=decision.call.args_digest)
     if same >= setting.max_same_call:
         _trip(
             f"{decision.request.capability} was called {same} times with the same "
@@ -72,22 +93,34 @@ def _enter_tree(decision: Decision) -> None:
     """Hold the tree's row until the decision commits: one handoff at a time."""
     root = decision.request.lineage.root_id
     assert root is not None
+    decision.before_writing()
     CallTree.objects.bulk_create([CallTree(root_id=root)], ignore_conflicts=True)
     CallTree.objects.filter(root_id=root).update(handoffs=F("handoffs") + 1)
 
 
-def _check_totals(decision: Decision) -> None:
+def _look(decision: Decision) -> Tree:
+    """Sum the tree up in one plain statement, as every tool call asks it."""
+    request, call = decision.request, decision.call
+    root: Any = request.lineage.root_id
+    key = root if connection.features.has_native_uuid_field else root.hex
+    this = [str(request.kind), request.capability, call.args_digest]
+    with connection.cursor() as cursor:
+        cursor.execute(_TREE, [*this, call.idempotency_key, key])
+        began, micros, same = cursor.fetchone()
+    if isinstance(began, str):  # SQLite knows no times
+        began = datetime.fromisoformat(began).replace(tzinfo=UTC)
+    return Tree(began, int(micros), same)
+
+
+def _check_totals(decision: Decision, tree: Tree) -> None:
     setting = decision.setting
-    tree = Call.objects.filter(root_id=decision.request.lineage.root_id)
-    totals = tree.aggregate(began=Min("created_at"), micros=Sum("micros"))
     limit = timedelta(seconds=setting.max_root_seconds)
-    over = totals["began"] and decision.now - totals["began"] > limit
-    if over and decision.now - totals["began"] - _waited(decision) > limit:
+    took = decision.now - tree.began if tree.began else timedelta()
+    if took > limit and took - _waited(decision) > limit:
         _trip(f"the tree has worked for more than {limit}", "wall_time")
-    spent = int(totals["micros"] or 0)
-    if spent >= setting.max_root_micros:
+    if tree.micros >= setting.max_root_micros:
         _trip(
-            f"the tree has spent {format_usd(spent)}; the limit is "
+            f"the tree has spent {format_usd(tree.micros)}; the limit is "
             f"{format_usd(setting.max_root_micros)}",
             "money",
         )

@@ -1,0 +1,131 @@
+"""Starting an effect in one trip: as careful as the long way, and yields to it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.access import services as access
+from apps.access.models import Principal
+from apps.common import ids
+from apps.common.errors import ApprovalRequired, Halted
+from apps.gateway import services
+from apps.gateway.errors import PermitRefused
+from apps.gateway.models import Budget, Call, CallState
+from apps.gateway.ports import (
+    CallKind,
+    CallRequest,
+    Estimate,
+    Lineage,
+    Permit,
+    Result,
+    Risk,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ARGUMENTS = {"text": "hello"}
+
+
+@pytest.fixture
+def system() -> Principal:
+    return access.system_principal()
+
+
+@pytest.fixture
+def asked(workspace, rob) -> Callable[..., CallRequest]:
+    def make(before: Callable[[Permit], object] = lambda permit: None) -> CallRequest:
+        def perform(permit: Permit) -> Result:
+            before(permit)
+            permit.spend(ARGUMENTS, waits=False)
+            return Result({"ok": True})
+
+        run_id = ids.new_id()
+        return CallRequest(
+            kind=CallKind.TOOL,
+            capability="polar/echo",
+            principal=rob,
+            workspace_id=workspace.id,
+            arguments=ARGUMENTS,
+            perform=perform,
+            risk=Risk("read"),
+            lineage=Lineage(run_id=run_id, root_id=run_id, agent="rob", seq="1"),
+            scope={"allowed": {"polar": ["echo"]}},
+        )
+
+    return make
+
+
+def test_start_when_nothing_is_halted_then_one_trip(asked) -> None:
+    services.call(asked())
+    with CaptureQueriesContext(connection) as sent:
+        outcome = services.call(asked())
+
+    starts = [each["sql"] for each in sent if "NOT EXISTS" in each["sql"]]
+    assert len(starts) == 1
+    assert len(sent) <= 14
+    row = Call.objects.get(id=outcome.call_id)
+    assert (row.state, row.started_at is not None) == (CallState.SUCCEEDED, True)
+
+
+def test_start_when_another_thing_is_halted_then_the_long_way_lets_it(
+    asked, system
+) -> None:
+    services.halt(by=system, scope="agent:somebody", reason="a look")
+
+    outcome = services.call(asked())
+
+    assert outcome.state == CallState.SUCCEEDED
+
+
+def test_start_when_halted_after_the_decision_then_nothing_starts(
+    asked, system
+) -> None:
+    def halt(permit: Permit) -> None:
+        services.halt(by=system, scope="agent:rob", reason="stop")
+
+    with pytest.raises(Halted, match="stop"):
+        services.call(asked(halt))
+
+    row = Call.objects.get()
+    assert (row.state, row.started_at) == (CallState.FAILED, None)
+
+
+def test_start_when_withdrawn_after_the_decision_then_refused(asked) -> None:
+    def withdraw(permit: Permit) -> None:
+        Call.objects.filter(id=permit.call_id).update(state=CallState.FAILED)
+
+    with pytest.raises(PermitRefused):
+        services.call(asked(withdraw))
+
+
+def test_start_when_the_effect_is_being_done_then_one_only(asked) -> None:
+    def meanwhile(permit: Permit) -> None:
+        [mine] = Call.objects.filter(id=permit.call_id)
+        mine.pk, mine.state = ids.new_id(), CallState.EXECUTING
+        mine._state.adding = True
+        mine.save()
+
+    with pytest.raises(PermitRefused, match="being done"):
+        services.call(asked(meanwhile))
+
+    assert Call.objects.filter(state=CallState.EXECUTING).count() == 1
+
+
+def test_decide_when_refused_after_a_reservation_then_it_is_taken_back(
+    asked, workspace
+) -> None:
+    budget = Budget.objects.create(
+        scope="workspace", workspace=workspace, limit=1_000, unit="micros"
+    )
+    wanted = replace(
+        asked(), risk=Risk("write", side_effects="external"), estimate=Estimate(50)
+    )
+
+    with pytest.raises(ApprovalRequired):
+        services.call(wanted)
+
+    budget.refresh_from_db()
+    assert (budget.reserved, budget.spent) == (0, 0)
