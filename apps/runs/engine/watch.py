@@ -1,8 +1,8 @@
 """A worker's own look at the database: what is due is claimed and handed on.
 
 Hides: that SQLite tells by `PRAGMA data_version` that somebody committed, that
-PostgreSQL is asked every second, and that a database file may be exchanged under
-a running process.
+PostgreSQL is asked every second (sooner by a worker that was full), and that a
+database file may be exchanged under a running process.
 Invariants: never more runs than free slots; nothing is claimed while the store
 is in doubt.
 Source: https://sqlite.org/pragma.html#pragma_data_version
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: How often SQLite is asked whether anybody committed.
 LOOK_SECONDS = 0.01
+#: How often a worker that was full looks whether it has room again.
+ROOM_SECONDS = 0.05
 #: Without a sign of a commit: runs fall due by time alone.
 SQLITE_POLL_SECONDS = 0.25
 SERVER_POLL_SECONDS = 1.0
@@ -90,11 +92,12 @@ class Watch:
         self._stop = threading.Event()
         self._sign = CommitSign() if connection.vendor == "sqlite" else None
         self._poll_at = 0.0
+        self._was_full = False
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         self._threads.append(guard.start(self._stop))
-        interval = LOOK_SECONDS if self._sign else SERVER_POLL_SECONDS
+        interval = LOOK_SECONDS if self._sign else ROOM_SECONDS
         for name, step, every in (
             ("watch", self.look, interval),
             ("sweep", self._sweep, SWEEP_SECONDS),
@@ -134,16 +137,20 @@ class Watch:
                 self.keeper.hold(claimed)
                 self._hand(claimed)
             handed += len(taken)
+        self._was_full = self.keeper.free() == 0
         return handed
 
     def _worth_looking(self) -> bool:
+        moment = clock.monotonic()
         if self._sign is None:
+            if moment < self._poll_at and not self._was_full:
+                return False
+            self._poll_at = moment + SERVER_POLL_SECONDS
             return True
         if self._sign.exchanged():
             connection.close()
             logger.error("database file exchanged", extra={"event": "store.exchanged"})
             raise RuntimeError("the database file was exchanged; looking again")
-        moment = clock.monotonic()
         if not self._sign.changed() and moment < self._poll_at:
             return False
         self._poll_at = moment + SQLITE_POLL_SECONDS
