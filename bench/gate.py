@@ -5,7 +5,11 @@ stage, the call's row and, when refused, its event. The calls of the second
 measurement are carried out and settled: decided, started, done, recorded.
 """
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,6 +47,7 @@ def measure(stand: Stand, count: int, threads: int) -> list[Row]:
         *_decisions(stand, count),
         *_calls(stand, count, 1),
         *_calls(stand, count * 2, threads),
+        *_processes(stand, count * 2, 2, threads // 2),
     ]
 
 
@@ -128,6 +133,49 @@ def _calls(stand: Stand, count: int, threads: int) -> list[Row]:
         ("— CPU per call, the server's", used.server / count * 1000, "ms"),
         (f"— durable commits ({_durability()})", 1.0, ""),
     ]
+
+
+def _processes(stand: Stand, count: int, processes: int, threads: int) -> list[Row]:
+    """The same calls from several processes, as many as there are cores."""
+    command = [sys.executable, "-m", "bench.calls", str(count), str(threads)]
+    env = {**os.environ, "POLAR_BENCH_BACKEND": stand.backend}
+    started = [
+        subprocess.Popen(
+            command,
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(processes)
+    ]
+    for each in started:
+        assert each.stdout is not None
+        if each.stdout.readline() != "ready\n":
+            raise SystemExit("a calling process did not start")
+    calls, before = Call.objects.count(), cpu.now()
+    said = [json.loads(each.communicate()[0]) for each in _told(started)]
+    server = (cpu.now() - before).server
+    made, wanted = Call.objects.count() - calls, count * processes
+    if made != wanted:
+        raise SystemExit(f"{wanted} calls left {made} rows")
+    wall = max(one["ended"] for one in said) - min(one["began"] for one in said)
+    title = f"audited allowed calls, {processes} processes of {threads} threads"
+    used = sum(one["cpu"] for one in said)
+    return [
+        (title, made / wall, "/s"),
+        ("— CPU per call, Polar's", used / made * 1000, "ms"),
+        ("— CPU per call, the server's", server / made * 1000, "ms"),
+    ]
+
+
+def _told(started: list["subprocess.Popen[str]"]) -> list["subprocess.Popen[str]"]:
+    """Let all of them go at the same moment."""
+    for each in started:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    return started
 
 
 def _durability() -> str:
