@@ -75,6 +75,7 @@ COMMON_ROOMS = frozenset(
         "apps",
         "canonical",
         "clock",
+        "columns",
         "egress",
         "errors",
         "failpoints",
