@@ -64,6 +64,8 @@ test-postgres: dev services-tools ## The suite on a private PostgreSQL and Redis
 chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzzing (an hour)
 	POLAR_EVERY_RECORD=1 $(PYTEST) -q -n 0 -m journey tests/journeys
 	POLAR_TEST_VAULT_ROWS=10000 POLAR_TEST_VAULT_KILLS=100 $(PYTEST) -q -n 0 tests/vault/test_rotation.py
+	mkdir -p var/screens && POLAR_SCREENS=var/screens \
+		$(PYTEST) -q -n 0 tests/journeys/test_blackout_in_chromium.py
 	POLAR_SINK_KILLS=100 $(PYTEST) -q -n 0 tests/audit/test_sinks.py
 	POLAR_CHANNEL_EVENTS=1000 $(PYTEST) -q -n 0 tests/channels/test_intake.py tests/channels/test_slack_hook.py
 	POLAR_REVOKE_TRIALS=1000 POLAR_STORM_TURNS=200 $(PY) tests/services.py exec -- \
