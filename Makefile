@@ -62,7 +62,9 @@ test-postgres: dev services-tools ## The suite on a private PostgreSQL and Redis
 
 .PHONY: chaos
 chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzzing (an hour)
-	POLAR_EVERY_RECORD=1 $(PYTEST) -q -n 0 -m journey tests/journeys
+	POLAR_EVERY_RECORD=1 POLAR_KILL_ROUNDS=200 $(PYTEST) -q -n 0 -m journey tests/journeys
+	POLAR_STORE_STORMS=1 $(PY) tests/services.py exec -- \
+		$(PYTEST) -q -n 0 -s tests/journeys/test_postgres_rollback.py tests/journeys/test_store_storms.py
 	POLAR_TEST_VAULT_ROWS=10000 POLAR_TEST_VAULT_KILLS=100 $(PYTEST) -q -n 0 tests/vault/test_rotation.py
 	mkdir -p var/screens && POLAR_SCREENS=var/screens \
 		$(PYTEST) -q -n 0 tests/journeys/test_blackout_in_chromium.py

@@ -8,8 +8,11 @@ costs one start of Python and not one for each look.
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -98,6 +101,7 @@ def _begin_anew(url: str, folder: Path) -> None:
 
 def _do(words: list[str]) -> tuple[int, Any]:
     from django.core.management import call_command
+    from django.db import connection
 
     from apps.audit.engine import opened
 
@@ -114,7 +118,9 @@ def _do(words: list[str]) -> tuple[int, Any]:
         traceback.print_exc()
         return 2, f"{type(error).__name__}: {error}"
     finally:
-        opened.open_anew()  # nothing stays open between two commands
+        # Nothing stays open between two commands.
+        opened.open_anew()
+        getattr(connection, "close_pool", opened.open_anew)()
 
 
 def _read(printed: str) -> Any:
@@ -187,6 +193,55 @@ def _answers(*paths: str) -> dict[str, int]:
     return {path: _client().get(path).status_code for path in paths}
 
 
+def _post(path: str, title: str) -> list[Any]:
+    """Send a form from the open page. Shape: status, Retry-After."""
+    answer = _client().post(path, {"title": title, "slug": title})
+    return [answer.status_code, answer.headers.get("Retry-After")]
+
+
+def _churn(rounds: str) -> dict[str, int]:
+    """Begin as a process does, write and seal, be killed with SIGKILL; again.
+
+    Each round is a fork that remembers nothing: it compares the store with the
+    witness as at a start, and writes until it is killed somewhere.
+    """
+    from django.db import connection
+
+    from apps.audit.engine import opened
+
+    found = {"rounds": 0, "alarms": 0}
+    for number in range(int(rounds)):
+        opened.open_anew()
+        getattr(connection, "close_pool", opened.open_anew)()
+        ready, told = os.pipe()
+        child = os.fork()
+        if not child:
+            _write_until_killed(told)
+        os.close(told)
+        said = os.read(ready, 1)
+        time.sleep(number % 20 / 100)  # somewhere in a transaction, a seal, a line
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        found["rounds"] += said == b"y"
+        found["alarms"] += said == b"n"
+    return found
+
+
+def _write_until_killed(told: int) -> None:
+    from apps.audit import services as audit
+    from apps.audit.engine import memory
+    from tests.journeys.harness import live
+
+    try:
+        memory.forget()
+        os.write(told, b"n" if audit.check_store() else b"y")
+        while True:
+            live(1)
+    finally:
+        os._exit(1)
+
+
 _clients: list[Any] = []
 
 
@@ -204,4 +259,6 @@ OWN: dict[str, Any] = {
     "work": _work,
     "sign-in": _sign_in,
     "answers": _answers,
+    "post": _post,
+    "churn": _churn,
 }

@@ -186,10 +186,15 @@ def copy_of(source: str) -> Path:
     return folder() / verify(source).name / COPY
 
 
-def put_beside(copy: Path, target: Path) -> None:
-    """Write the copy to a new file. Raises: SnapshotFailed where there is one."""
+def check_is_new(target: Path) -> None:
+    """Raises: SnapshotFailed where there is a file already."""
     if target.exists():
         raise SnapshotFailed(f"{target} exists; name a new file.")
+
+
+def put_beside(copy: Path, target: Path) -> None:
+    """Write the copy to a new file. Raises: SnapshotFailed where there is one."""
+    check_is_new(target)
     with _told():
         _check_room(target.resolve().parent, copy.stat().st_size)
         _copy_file(copy, target)

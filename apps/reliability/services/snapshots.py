@@ -73,6 +73,7 @@ def snapshots() -> list[Snapshot]:
 def restore_beside(*, by: Principal, source: str, target: Path) -> Path:
     """Write a proved copy to a new file; the store stays as it is."""
     check_role(by, Role.ADMIN, access.default_workspace())
+    snapshotting.check_is_new(target)
     snapshotting.put_beside(snapshotting.copy_of(source), target)
     return target
 
