@@ -206,6 +206,9 @@ else:
 #: With so many runs waiting, new work that can wait is refused.
 POLAR_QUEUE_LIMIT = env.int("POLAR_QUEUE_LIMIT", default=20_000)
 REDIS_URL = env.str("REDIS_URL", default="")
+#: What outside watchers may read; both are off until somebody asks for them.
+POLAR_METRICS = env.bool("POLAR_METRICS", default=False)
+POLAR_OTEL = env.bool("POLAR_OTEL", default=False)
 CELERY_APP = "polar_site.celery.app"
 
 # --- Keys, witness, sink ----------------------------------------------------

@@ -3,15 +3,16 @@
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
 from apps.access import queries as access
-from apps.access.models import Principal, Workspace
-from apps.access.policies import caller
+from apps.access.models import Principal, Role, Workspace
+from apps.access.policies import caller, check_role
 from apps.agents import queries, services
-from apps.agents.engine import memory, recursion, usage
+from apps.agents.engine import memory, metrics, recursion, usage
 from apps.agents.models import (
     AgentProfile,
     Conversation,
@@ -262,6 +263,16 @@ def list_handoffs(
         rows = rows.filter(trace_id=trace_id)
     items, following = cut(rows, page)
     return {"items": items, "next_cursor": following}
+
+
+@router.get("/metrics", response=PROBLEMS, operation_id="getMetrics")
+def get_metrics(request: HttpRequest) -> HttpResponse:
+    """Return the numbers of the whole install for Prometheus, as text."""
+    if not settings.POLAR_METRICS:
+        raise NotFound("Metrics are off; POLAR_METRICS=true in .env shows them.")
+    principal = caller(request, "providers:read").principal
+    check_role(principal, Role.OPERATOR, access.default_workspace())
+    return HttpResponse(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
 
 @router.get(

@@ -20,7 +20,7 @@ from apps.agents.engine.journal import Ending, Journal
 from apps.agents.engine.stream import DeltaStream
 from apps.agents.engine.toolbox import Toolbox, record
 from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
-from apps.common import clock, redaction, statements
+from apps.common import clock, redaction, statements, tracing
 from apps.common.errors import Fenced, PolarError, UpstreamError
 from apps.common.failpoints import reach
 from apps.common.statements import Reading
@@ -62,7 +62,8 @@ def advance(ctx: runs_ports.RunContext) -> runs_ports.Outcome:
     [turn] = _TURN.fetch(UUID(str(ctx.payload["turn_id"])))
     if turn.state != TurnState.OPEN:
         return outcome_of(turn)
-    return TurnLoop(ctx, turn).run()
+    with tracing.span(tracing.AGENT, turn.profile.slug, trace_id=turn.trace_id):
+        return TurnLoop(ctx, turn).run()
 
 
 def outcome_of(turn: Turn) -> runs_ports.Finish:

@@ -3,6 +3,7 @@
 from apps.agents.engine.context import Context
 from apps.agents.engine.reach import ancestors_of, left_of, scope_of
 from apps.agents.models import Step, Turn
+from apps.common import tracing
 from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
 from apps.gateway.services import Outcome
@@ -78,12 +79,14 @@ def run_tool(
     labels: frozenset[str],
 ) -> Outcome:
     """Run one tool call through the gateway. Raises: what the gateway raises."""
-    return extensions.execute_tool(
-        alias=step.request["name"],
-        arguments=step.request["arguments"],
-        principal=turn.principal,
-        workspace_id=turn.conversation.workspace_id,
-        lineage=lineage(turn, step, ctx),
-        scope=scope_of(turn),
-        labels=labels,
-    )
+    name = str(step.request["name"])
+    with tracing.span(tracing.TOOL, name, trace_id=turn.trace_id):
+        return extensions.execute_tool(
+            alias=name,
+            arguments=step.request["arguments"],
+            principal=turn.principal,
+            workspace_id=turn.conversation.workspace_id,
+            lineage=lineage(turn, step, ctx),
+            scope=scope_of(turn),
+            labels=labels,
+        )

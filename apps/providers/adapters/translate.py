@@ -96,14 +96,17 @@ def parameters(tools: tuple[Tool, ...]) -> ModelRequestParameters:
     )
 
 
-def answer(response: ModelResponse, call: ModelCall, ttft_ms: int) -> Answer:
-    """Read the library's response."""
+def answer(
+    response: ModelResponse, call: ModelCall, ttft_ms: int, tokens_out: int
+) -> Answer:
+    """Read the library's response; `tokens_out` stands in for missing usage."""
     text = "".join(p.content for p in response.parts if isinstance(p, TextPart))
     calls = tuple(_tool_calls(response))
     use = response.usage
     usage = TokenUsage(use.input_tokens, use.output_tokens, use.cache_read_tokens)
     if not use.input_tokens and not use.output_tokens:
-        usage = counted(call, text)
+        sent = counted(call, text).tokens_in
+        usage = TokenUsage(sent, max(tokens_out, 1), counted=True)
     (parts,) = ModelMessagesTypeAdapter.dump_python([response], mode="json")
     return Answer(
         text=text,

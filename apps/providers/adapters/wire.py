@@ -217,7 +217,7 @@ async def _stream(
         response = stream.get()
     if not _is_whole(model, response, watch):
         raise ValueError("the stream ended before the answer did")
-    return translate.answer(response, call, ttft_ms)
+    return translate.answer(response, call, ttft_ms, cap.tokens)
 
 
 def _is_whole(model: Model[Any], response: ModelResponse, watch: Watch) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.access.models import Principal
-from apps.common import clock, ids, redaction
+from apps.common import clock, ids, redaction, tracing
 from apps.common.errors import (
     BudgetExceeded,
     Halted,
@@ -201,7 +201,7 @@ def _attempt(
             ledger.served(step, outcome)
             ledger.save()
 
-        outcome = gateway.call(replace(wanted, settled=settled))
+        outcome = _traced(route, request, replace(wanted, settled=settled))
     except LoopGuardTripped:
         breakers.release(route)
         raise  # it is a NotGranted, but it ends the tree, not one route
@@ -222,6 +222,33 @@ def _attempt(
         keys.answered(route.model.provider)
         return outcome
     return None
+
+
+def _traced(
+    route: Route, request: GenerateRequest, wanted: CallRequest
+) -> gateway.Outcome:
+    """Make the call inside a span, where spans are wanted."""
+    model = route.model
+    with tracing.span(
+        tracing.CHAT,
+        model.name,
+        trace_id=request.lineage.trace_id,
+        provider_name=model.provider.kind,
+        request_max_tokens=request.max_output_tokens,
+    ) as span:
+        outcome = gateway.call(wanted)
+        usage = outcome.usage
+        span.note(
+            {
+                "gen_ai.usage.input_tokens": usage.tokens_in,
+                "gen_ai.usage.output_tokens": usage.tokens_out,
+                "gen_ai.response.model": model.name,
+                "polar.lane": route.lane,
+                "polar.lane_reason": request.lane_reason,
+                "polar.micros": usage.micros,
+            }
+        )
+        return outcome
 
 
 def _left_out(route: Route, request: GenerateRequest) -> tuple[str, str]:
