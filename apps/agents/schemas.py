@@ -206,6 +206,8 @@ class UsageGroup(Out):
     provider: str
     model: str
     lane: str
+    lane_change: str
+    lane_reason: str
     profile: str
     calls: int
     failures: int

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 
 from apps.access import services as access
@@ -195,3 +196,25 @@ def test_api_lists_and_deletes(
 
     assert client.get("/api/v1/memories").json()["items"][0]["text"] == kept.text
     assert client.delete(f"/api/v1/memories/{kept.id}").status_code == 204
+
+
+def test_no_event_and_no_other_row_keeps_what_was_forgotten(
+    conversation: Conversation, operator: Principal
+) -> None:
+    """Deletion is complete: neither the log nor the index holds a word of it."""
+    kept = keep(conversation, "The quokkasecret lives on Rottnest")
+    memory.correct(by=operator, memory_id=kept.id, text="The quokkasecret moved")
+    memory.forget(by=operator, memory_id=kept.id)
+
+    with connection.cursor() as cursor:
+        found = [
+            table
+            for table in connection.introspection.table_names(cursor)
+            if _holds(cursor, table, "quokkasecret")
+        ]
+    assert found == []
+
+
+def _holds(cursor: Any, table: str, word: str) -> bool:
+    cursor.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - our own table names
+    return any(word in str(row) for row in cursor.fetchall())

@@ -27,6 +27,8 @@ COLUMNS = (
     "provider",
     "model",
     "lane",
+    "lane_change",
+    "lane_reason",
     "profile",
     "calls",
     "failures",
@@ -36,6 +38,17 @@ COLUMNS = (
     "tokens_out",
     "micros",
     "average_ms",
+)
+
+
+SPLIT = (
+    "day",
+    "served_provider",
+    "served_model",
+    "served_lane",
+    "profile",
+    "lane_change",
+    "lane_reason",
 )
 
 
@@ -86,7 +99,7 @@ def groups(
     )
     named = rows.annotate(day=TruncDate("created_at"), profile=Subquery(by_turn))
     return (
-        named.values("day", "served_provider", "served_model", "served_lane", "profile")
+        named.values(*SPLIT)
         .annotate(
             calls=Count("id"),
             failures=Count("id", filter=Q(ok=False)),
@@ -97,7 +110,7 @@ def groups(
             cost=Sum("micros"),
             average_ms=Avg("duration_ms"),
         )
-        .order_by("-day", "served_provider", "served_model", "served_lane", "profile")
+        .order_by("-day", *SPLIT[1:])
     )
 
 
@@ -108,6 +121,8 @@ def told(row: dict[str, Any]) -> dict[str, Any]:
         "provider": row["served_provider"],
         "model": row["served_model"],
         "lane": row["served_lane"],
+        "lane_change": row["lane_change"],
+        "lane_reason": row["lane_reason"],
         "profile": row["profile"] or "",
         "calls": row["calls"],
         "failures": row["failures"],
