@@ -90,6 +90,7 @@ COMMON_ROOMS = frozenset(
         "schemas",
         "search",
         "statements",
+        "tracing",
         "states",
         "units",
     }
