@@ -98,6 +98,8 @@ class Lineage:
     allowance_micros: int | None = None
     #: The agents that handed this work down.
     ancestors: tuple[str, ...] = ()
+    #: Whoever asked has gone on: the answer is brought to them.
+    answers_later: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,8 +265,10 @@ class TestQuestions:
         turn = Turn.objects.get()
         assert (turn.state, asked.state, SENT) == ("open", "sent", [])
 
-        services.hear(bot, pressed_on(asked, 2))
-        carry(rounds=20)
+        with clock.frozen(clock.now()):
+            clock.advance(5 * 3600)
+            services.hear(bot, pressed_on(asked, 2))
+            carry(rounds=20)
 
         assert reload(turn).state == "answered"
         assert len(SENT) == 1

@@ -173,27 +173,46 @@ def ways_in():
     yield {"text": "", "attachments": (Attachment("document", "a.sh", "text/x-sh", 9),)}
 
 
-def test_outsider_tries_thirty_ways_in_and_leaves_only_events(bot, alice, let_in):
+@pytest.mark.parametrize("number", range(30))
+def test_outsider_gets_nowhere_and_leaves_an_event(bot, alice, let_in, number):
     let_in(8, alice, tier="admin")
-    tries = list(ways_in())
-    assert len(tries) == 30
+    services.receive(account=bot, update=update(900, "let me in", user="555"))
+    theirs = PairingRequest.objects.get().code
+    each = dict(list(ways_in())[number])
+    text = each.pop("text").replace("ABCDEFGH", theirs)
+    before = Event.objects.filter(type="channel.denied").count()
 
-    with clock.frozen(clock.now()):
-        for number, each in enumerate(tries):
-            clock.advance(10)
-            each = dict(each)
-            text = each.pop("text")
-            named = update(number, text, user="666", display="alice", **each)
-            services.receive(account=bot, update=named)
+    named = update(number, text, user="666", display="alice", **each)
+    got = services.receive(account=bot, update=named)
 
     assert not Turn.objects.exists()
     assert not Conversation.objects.exists()
     assert ChannelIdentity.objects.count() == 1
-    # One offer of a code to who wrote directly, and nothing else was said.
-    assert OutboxMessage.objects.filter(dedupe_key__startswith="pair:").count() == (
-        OutboxMessage.objects.count()
+    assert PairingRequest.objects.get(code=theirs).state == "pending"
+    # An offer of a code to who wrote directly, and nothing else was said.
+    said = OutboxMessage.objects.exclude(dedupe_key__startswith="pair:")
+    assert not said.exists()
+    left = Event.objects.filter(type="channel.denied").count() - before
+    is_unheard = each.get("is_addressed") is False
+    assert (got.row.outcome, left) == (("nothing", 0) if is_unheard else ("denied", 1))
+
+
+def test_there_are_thirty_ways():
+    assert len(list(ways_in())) == 30
+
+
+def test_new_name_of_a_known_sender_changes_nothing_and_the_old_name_opens_nothing(
+    bot, alice, let_in
+):
+    identity = let_in(7, alice)
+
+    services.receive(account=bot, update=update(1, "hi", user="7", display="Root"))
+    services.receive(
+        account=bot, update=update(2, "hi", user="666", display=identity.display)
     )
-    assert Event.objects.filter(type="channel.denied").count() >= 25
+
+    outcomes = InboxMessage.objects.order_by("id").values_list("outcome", flat=True)
+    assert list(outcomes) == ["started", "denied"]
 
 
 def test_group_is_answered_only_when_addressed(bot, alice, let_in):

@@ -178,6 +178,50 @@ def ask(text: str) -> None:
     )
 
 
+def bots(told: str) -> None:
+    """Open accounts on fake vendors, and let senders in as the operator.
+
+    Shape: {"accounts": [{"kind", "token", "settings", "senders"}]}; prints the ids.
+    """
+    from apps.access import queries as access_queries
+    from apps.access import services as access
+    from apps.access.models import Principal
+    from apps.channels import services
+    from apps.channels.models import Account, ChannelIdentity
+
+    principal = Principal.objects.get(user__username="operator")
+    for each in json.loads(told)["accounts"]:
+        account = services.save_bot(
+            by=access.system_principal(),
+            workspace=access_queries.default_workspace(),
+            kind=each["kind"],
+            slug=each["kind"],
+            token=each["token"],
+        )
+        Account.objects.filter(id=account.id).update(
+            settings=each["settings"], per_minute=600, **each.get("fields", {})
+        )
+        ChannelIdentity.objects.bulk_create(
+            ChannelIdentity(
+                account=account,
+                external_user=sender,
+                display=sender,
+                principal=principal,
+                tier="admin",
+            )
+            for sender in each["senders"]
+        )
+
+
+def serve(port: str) -> None:
+    """Be the web server."""
+    from gunicorn.app.wsgiapp import WSGIApplication
+
+    sys.argv = ["gunicorn", "-k", "asgi", "--no-control-socket", "-b"]
+    sys.argv += [f"127.0.0.1:{port}", "polar_site.asgi:application"]
+    WSGIApplication("%(prog)s").run()
+
+
 def witness_here() -> None:
     """Give the process the journey's own witness directory."""
     from pathlib import Path
@@ -213,6 +257,10 @@ def main(arguments: list[str]) -> None:
         approve(*arguments[1:])
     elif arguments[0] == "ask":
         ask(*arguments[1:])
+    elif arguments[0] == "bots":
+        bots(arguments[1])
+    elif arguments[0] == "serve":
+        serve(arguments[1])
     else:
         call_command(*arguments)
 

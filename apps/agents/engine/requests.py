@@ -32,6 +32,7 @@ def lineage(turn: Turn, step: Step, ctx: RunContext) -> Lineage:
         trace_id=turn.trace_id,
         allowance_micros=left_of(turn),
         ancestors=ancestors_of(turn),
+        answers_later=bool(turn.reply_run_kind),
     )
 
 

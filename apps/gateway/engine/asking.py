@@ -65,10 +65,12 @@ def close_open(call: Call, *, why: str, binding: str = "") -> None:
 
 
 def lifetime_of(request: CallRequest) -> timedelta:
-    """A person in a conversation is there; everything else waits on the desk."""
+    """A person at an open conversation is there; who reads the answer in a messenger
+    is not, and everything else waits on the desk."""
     if request.reject_window is not None:
         return request.reject_window + DESK_LIFETIME
-    present = request.principal.kind == PrincipalKind.HUMAN
+    is_human = request.principal.kind == PrincipalKind.HUMAN
+    present = is_human and not request.lineage.answers_later
     return CHAT_LIFETIME if present and request.lineage.session_id else DESK_LIFETIME
 
 

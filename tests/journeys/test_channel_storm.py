@@ -1,0 +1,238 @@
+"""Events come one to four times, out of order, while workers are killed."""
+
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.channels.adapters.telegram_door import secret_of
+from tests.fakes import slack_server as slack
+from tests.fakes import telegram_server as telegram
+from tests.journeys.processes import House, eventually, house
+
+pytestmark = pytest.mark.journey
+
+#: How many events of each vendor; `make chaos` sets a thousand.
+EVENTS = int(os.environ.get("POLAR_STORM_EVENTS", "6"))
+KILLS = 1 if EVENTS < 100 else 10
+PATIENCE = 60.0 if EVENTS < 100 else 3000.0
+PER_SENDER = 10
+#: The number that an answer names says which event it answers.
+BASE = 100_000
+POSTERS = 4
+
+
+@pytest.fixture
+def polar(tmp_path: Path) -> Iterator[House]:
+    with house(tmp_path, "seed_demo") as built:
+        yield built
+
+
+@pytest.fixture
+def vendors() -> Iterator[tuple[telegram.FakeTelegram, slack.FakeSlack]]:
+    with telegram.telegram_server() as one, slack.slack_server() as other:
+        yield one, other
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def senders_of(first: int) -> list[str]:
+    return [str(first + n) for n in range(EVENTS // PER_SENDER + 1)]
+
+
+def open_accounts(polar: House, vendors: Any) -> dict[str, str]:
+    """Return the ids of the accounts by their kind."""
+    one, other = vendors
+    accounts = [
+        {
+            "kind": "telegram",
+            "token": telegram.TOKEN,
+            "settings": {**one.settings, "public_url": "https://polar.example"},
+            "senders": senders_of(1000),
+            "fields": {"hears_by": "hook"},
+        },
+        {
+            "kind": "slack",
+            "token": f"{slack.BOT_TOKEN} {slack.SIGNING_SECRET}",
+            "settings": {"api_url": other.api_url, "local": sorted(other.local)},
+            "senders": [f"{slack.TEAM}:U{n}" for n in senders_of(1000)],
+        },
+    ]
+    assert polar.do("bots", json.dumps({"accounts": accounts})) == 0, polar.output()
+    rows = polar.rows("SELECT kind, id FROM channels_account")
+    return {kind: str(uuid.UUID(str(found))) for kind, found in rows}
+
+
+def event(kind: str, number: int) -> dict[str, Any]:
+    """One question; its answer is BASE more than its number."""
+    sender, text = 1000 + number // PER_SENDER, f"What is {BASE} + {number}?"
+    if kind == "telegram":
+        return telegram.message(number + 1, text, user=sender)
+    said = {"user": f"U{sender}", "channel": f"D{sender}"}
+    return slack.message(text, number=number + 1, **said)
+
+
+def post(port: int, kind: str, account: str, body: dict[str, Any]) -> float:
+    """Send until it is taken, as a vendor does; return how long that took."""
+    raw = json.dumps(body).encode()
+    for _ in range(20):
+        proof = (
+            {"X-Telegram-Bot-Api-Secret-Token": secret_of(telegram.TOKEN)}
+            if kind == "telegram"
+            else slack.signed(raw)
+        )
+        headers = {"Content-Type": "application/json", **proof}
+        began = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            connection.request("POST", f"/hooks/{kind}/{account}/", raw, headers)
+            status = connection.getresponse().status
+        except OSError:
+            status = 0
+        finally:
+            connection.close()
+        took = time.monotonic() - began
+        if status == 200:
+            return took
+        time.sleep(0.5)
+    raise AssertionError(f"{kind} was not taken: {status}")
+
+
+def storm(port: int, accounts: dict[str, str]) -> list[float]:
+    """Send every event one to four times, shuffled; return how long each took."""
+    draw = random.Random(7)  # noqa: S311 (an order, not a secret)
+    todo = [
+        (kind, number)
+        for kind in ("telegram", "slack")
+        for number in range(EVENTS)
+        for _ in range(draw.randint(1, 4))
+    ]
+    draw.shuffle(todo)
+    took: list[float] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while todo:
+                kind, number = todo.pop()
+                took.append(post(port, kind, accounts[kind], event(kind, number)))
+        except (AssertionError, IndexError) as error:
+            if todo:
+                failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(POSTERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+    return took
+
+
+def kill_workers(polar: House, killed: list[int]) -> None:
+    """Kill the worker in the midst of its work, and start another."""
+    draw = random.Random(11)  # noqa: S311 (moments, not secrets)
+    for _ in range(KILLS):
+        before = carried(polar)
+        worker = polar.start("worker", "--concurrency", "8")
+        enough = before + draw.randint(3, max(4, EVENTS // KILLS))
+        if not eventually(lambda: carried(polar) >= enough, within=120):  # noqa: B023
+            return
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        killed.append(carried(polar))
+        polar.hurry()
+
+
+def carried(polar: House) -> int:
+    return polar.states().get("succeeded", 0)
+
+
+def answers(texts: list[str]) -> Counter[int]:
+    """How often each event was answered. A draft is no answer."""
+    found = [re.search(r"\b(1\d{5})\b(?!.*…)", each) for each in texts]
+    return Counter(int(each[1]) - BASE for each in found if each)
+
+
+def unanswered(polar: House, kind: str) -> set[int]:
+    """Which answers are reported as unknown."""
+    rows = polar.rows(
+        "SELECT o.text FROM channels_outboxmessage o JOIN channels_account a "
+        f"ON a.id = o.account_id WHERE o.state = 'unknown' AND a.kind = '{kind}'"
+    )
+    return set(answers([text for (text,) in rows]))
+
+
+def is_over(polar: House) -> bool:
+    ended = ("succeeded", "failed", "truncated", "cancelled", "dead_letter")
+    sql = "SELECT state FROM channels_outboxmessage GROUP BY state"
+    states = {state for (state,) in polar.rows(sql)}
+    return set(polar.states()) <= set(ended) and not states & {"pending", "sending"}
+
+
+def test_storm_while_workers_are_killed_makes_each_turn_and_each_answer_once(
+    polar: House, vendors: tuple[telegram.FakeTelegram, slack.FakeSlack]
+) -> None:
+    one, other = vendors
+    accounts = open_accounts(polar, vendors)
+    port = free_port()
+    polar.start("serve", str(port))
+    assert eventually(lambda: is_open(port)), polar.output()
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_workers, args=(polar, killed))
+    killer.start()
+
+    took = storm(port, accounts)
+    killer.join()
+    last = polar.start("worker", "--concurrency", "16")
+    over = eventually(lambda: is_over(polar), within=PATIENCE)
+    last.send_signal(signal.SIGTERM)
+    last.wait(30)
+
+    assert len(killed) == KILLS, f"{killed} {polar.output()[-3000:]}"
+    assert over, f"{polar.states()} {polar.output()[-3000:]}"
+    turns = dict(polar.rows("SELECT state, count(*) FROM agents_turn GROUP BY state"))
+    sys.stderr.write(f"\n{_figures(took)}; turns {turns}; killed after {killed}\n")
+    assert sum(turns.values()) == 2 * EVENTS
+    assert (
+        polar.rows(
+            "SELECT message_text FROM agents_turn "
+            "GROUP BY message_text, conversation_id HAVING count(*) > 1"
+        )
+        == []
+    )
+    for kind, said in (
+        ("telegram", [form["text"] for form in one.said()]),
+        ("slack", [row["text"] for row in other.messages.values()]),
+    ):
+        sent, unknown = answers(said), unanswered(polar, kind)
+        assert set(sent) | unknown == set(range(EVENTS)), kind
+        assert max(sent.values()) == 1, kind
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _figures(took: list[float]) -> str:
+    ordered = [round(each * 1000) for each in sorted(took)]
+    half, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+    return f"{len(took)} deliveries, acknowledged p50 {half} ms, p99 {p99} ms"
