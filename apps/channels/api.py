@@ -130,10 +130,9 @@ def update_identity(
 ) -> dict[str, Any]:
     """Give a sender another tier, shut them out, or let them in again."""
     by = _writer(request)
-    if body.blocked is not None:
-        services.block_sender(by=by, identity_id=identity_id, blocked=body.blocked)
-    if body.tier is not None:
-        services.set_tier(by=by, identity_id=identity_id, tier=body.tier)
+    services.change_sender(
+        by=by, identity_id=identity_id, tier=body.tier, blocked=body.blocked
+    )
     row = queries.identities(visible_to=by).filter(id=identity_id).first()
     if row is None:
         raise NotFound("There is no such sender, or they are not yours to see.")

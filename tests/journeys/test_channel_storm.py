@@ -28,7 +28,7 @@ pytestmark = pytest.mark.journey
 #: How many events of each vendor; `make chaos` sets a thousand.
 EVENTS = int(os.environ.get("POLAR_STORM_EVENTS", "6"))
 KILLS = 1 if EVENTS < 100 else 10
-PATIENCE = 60.0 if EVENTS < 100 else 3000.0
+PATIENCE = 120.0 if EVENTS < 20 else 3000.0
 PER_SENDER = 10
 #: The number that an answer names says which event it answers.
 BASE = 100_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DataError, transaction
 
 from apps.access import services as access
 from apps.agents import services as agents
@@ -41,6 +41,8 @@ from apps.common.errors import PolarError
 from apps.runs.models import Run
 
 UNTRUSTED = "untrusted"
+#: What an event of a strange shape raises, in our own code or in the store.
+UNREADABLE = (ValueError, TypeError, LookupError, DataError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,16 @@ def receive(account: Account, update: Update) -> Received:
     row.save(update_fields=["outcome", "turn_id", "envelope"])
     failpoints.reach("channel.received")
     return Received(row, is_new=True, say=say)
+
+
+def keep(account: Account, update: Update) -> Received | None:
+    """Keep an event, or set it aside when nobody can read it: one that comes again
+    and again must not hold up the others.   Raises: what passes, as `receive`."""
+    try:
+        return receive(account, update)
+    except UNREADABLE as error:
+        set_aside(account, update, f"{type(error).__name__}: {error}")
+        return None
 
 
 @transaction.atomic

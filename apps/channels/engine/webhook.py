@@ -96,7 +96,7 @@ def take(account: Account, headers: Mapping[str, str], body: bytes) -> Json:
     if update.action or update.envelope.attachments:
         _carry_later(account, raw)
     else:
-        intake.receive(account, update)
+        intake.keep(account, update)
     return {}
 
 

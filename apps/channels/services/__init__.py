@@ -32,6 +32,7 @@ from apps.channels.services.hearing import (
 )
 from apps.channels.services.people import (
     block_sender,
+    change_sender,
     decide_pairing,
     refuse_pairing,
     set_tier,
@@ -64,6 +65,7 @@ __all__ = [
     "carry_home",
     "carry_send",
     "change_account",
+    "change_sender",
     "decide_pairing",
     "deliver",
     "discover",

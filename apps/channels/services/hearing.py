@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from django.db import DataError
-
 from apps.access import services as access
 from apps.channels.engine import intake, outbox, webhook
 from apps.channels.errors import AccountPaused, ChannelRefused
@@ -44,8 +42,6 @@ LISTEN_SECONDS = 300.0
 RETRY_SECONDS = 10.0
 #: The longest pause of a listener: a mended channel is heard soon.
 LONGEST_PAUSE = 60.0
-#: What an event of a strange shape raises, in our own code or in the store.
-UNREADABLE = (ValueError, TypeError, LookupError, DataError)
 
 
 def keep_listening() -> int:
@@ -144,16 +140,9 @@ def _with_files(account: Account, line: Line, update: Update) -> Update:
 
 
 def hear(account: Account, update: Update) -> None:
-    """Take one event in, and answer a pressed button at once.
-
-    An event that cannot be kept is set aside: it must not hold up the others.
-    """
-    try:
-        got = intake.receive(account, update)
-    except UNREADABLE as error:
-        intake.set_aside(account, update, f"{type(error).__name__}: {error}")
-        return
-    if not (got.is_new and update.answer_to):
+    """Take one event in, and answer a pressed button at once."""
+    got = intake.keep(account, update)
+    if got is None or not (got.is_new and update.answer_to):
         return
 
     def perform(permit: Permit) -> Result:

@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from django.db import transaction
+
 from apps.access.models import Principal
 from apps.channels import queries
 from apps.channels.engine import pairing
@@ -33,6 +35,24 @@ def block_sender(*, by: Principal, identity_id: UUID, blocked: bool) -> ChannelI
 def refuse_pairing(*, by: Principal, pairing_id: UUID) -> PairingRequest:
     """Turn a stranger down; that needs no code.   Raises: NotFound, RoleRequired."""
     return pairing.refuse(by=by, pairing_id=pairing_id)
+
+
+@transaction.atomic
+def change_sender(
+    *,
+    by: Principal,
+    identity_id: UUID,
+    tier: str | None = None,
+    blocked: bool | None = None,
+) -> None:
+    """Give a sender another tier, shut them out or let them in: all or nothing.
+
+    Raises: NotFound, Invalid, RoleRequired.
+    """
+    if tier is not None:
+        pairing.set_tier(by=by, identity_id=identity_id, tier=tier)
+    if blocked is not None:
+        pairing.block(by=by, identity_id=identity_id, blocked=blocked)
 
 
 def set_tier(*, by: Principal, identity_id: UUID, tier: str) -> ChannelIdentity:
