@@ -40,6 +40,7 @@ class ToolContext:
     workspace_id: UUID
     lineage: Lineage
     scope: Json
+    #: The same for every attempt of one effect: what a keyed tool sends along.
     idempotency_key: str = ""
 
     @property

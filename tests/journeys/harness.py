@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
@@ -18,10 +19,11 @@ import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 import django
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
-from tests.journeys import resident
+from tests.journeys import outside, resident
 
 
 def die_at(name: str, times: int) -> Any:
@@ -213,21 +215,51 @@ def bots(told: str) -> None:
         )
 
 
-def serve(port: str) -> None:
-    """Be the web server."""
-    from gunicorn.app.wsgiapp import WSGIApplication
+def storm() -> None:
+    """Add what storms need to a demo: the tools outside, rules, and a token."""
+    from apps.access import queries as access_queries
+    from apps.access import services as access
+    from apps.access.models import Principal, Token
+    from apps.extensions import services as extensions
+    from apps.providers.models import Provider
+    from tests.journeys.storm import TOKEN
 
-    sys.argv = ["gunicorn", "-k", "asgi", "--no-control-socket", "-b"]
-    sys.argv += [f"127.0.0.1:{port}", "polar_site.asgi:application"]
-    WSGIApplication("%(prog)s").run()
+    extensions.sync_shipped_plugin()
+    rules = [{"match": f"^{word}", "tool": word} for word in ("keyed", "once")]
+    Provider.objects.filter(slug="scripted").update(settings={"rules": rules})
+    token, _ = access.issue_token(
+        by=access.system_principal(),
+        principal=Principal.objects.get(user__username="operator"),
+        name="storm",
+        scopes=["*"],
+        held=frozenset({"*"}),
+    )
+    digest = access_queries.token_digest(TOKEN)
+    Token.objects.filter(id=token.id).update(digest=digest)
+
+
+def serve(port: str) -> None:
+    """Be the web process."""
+    from gunicorn.app.wsgiapp import run
+
+    options = ["-k", "asgi", "-b", f"127.0.0.1:{port}", "--graceful-timeout", "8"]
+    quiet = ["--no-control-socket", "--log-level", "warning"]
+    sys.argv = ["gunicorn", "polar_site.asgi:application", *options, *quiet]
+    run()
+
+
+def short_leases(seconds: float) -> None:
+    """Let a journey see in seconds what takes half a minute."""
+    from apps.runs.engine import claim, clock, leases, watch
+
+    claim.LEASE_SECONDS = clock.LEASE_SECONDS = seconds
+    clock.RENEW_SECONDS = seconds / 3
+    leases.RENEW_SECONDS = seconds / 3
+    watch.SWEEP_SECONDS = 1.0
 
 
 def witness_here() -> None:
     """Give the process the journey's own witness directory."""
-    from pathlib import Path
-
-    from django.conf import settings
-
     settings.POLAR_WITNESS_DIR = Path(os.environ["JOURNEY_WITNESS"])
     settings.POLAR_SNAPSHOT_DIR = settings.POLAR_WITNESS_DIR.parent / "snapshots"
 
@@ -245,8 +277,16 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--patience"]:
         carrier.PATIENCE_SECONDS = float(arguments[1])
         arguments = arguments[2:]
+    if arguments[:1] == ["--lease"]:
+        short_leases(float(arguments[1]))
+        arguments = arguments[2:]
     witness_here()
     plug_test_kinds()
+    if "JOURNEY_RECEIVER" in os.environ:
+        outside.plug()
+        settings.POLAR_SINK_FILE = str(
+            Path(os.environ["JOURNEY_LOG"]).parent / "sink.jsonl"
+        )
     if arguments[0] == "live":
         live(int(arguments[1]))
     elif arguments[0] == "resident":
@@ -259,6 +299,8 @@ def main(arguments: list[str]) -> None:
         ask(*arguments[1:])
     elif arguments[0] == "bots":
         bots(arguments[1])
+    elif arguments[0] == "storm":
+        storm()
     elif arguments[0] == "serve":
         serve(arguments[1])
     else:

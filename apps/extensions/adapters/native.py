@@ -1,6 +1,7 @@
 """Runs the tools that are code of this house. They never leave the process."""
 
 import logging
+from dataclasses import replace
 from uuid import UUID
 
 from apps.common import failpoints
@@ -42,7 +43,8 @@ class NativeRuntime:
         failpoints.reach("tool.before_spend")
         permit.spend(arguments, waits=False)
         failpoints.reach("tool.in_flight")
-        output = _run(tool, arguments, context)
+        known = replace(context, idempotency_key=permit.idempotency_key)
+        output = _run(tool, arguments, known)
         failpoints.reach("tool.answered")
         return Result(output)
 

@@ -1,7 +1,9 @@
-"""`store status | check | accept | resume`: is it the store the witness knows?"""
+"""`store status | check | verify | accept | resume`: is it the store the witness
+knows, and does it agree with itself?"""
 
 import json
 from argparse import RawDescriptionHelpFormatter
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,10 +13,12 @@ from apps.access import services as access
 from apps.audit import services as audit
 from apps.common.errors import PolarError
 from apps.reliability import queries, services
+from apps.reliability.engine import consistency
 
 EXAMPLE = """\
 example:
   ./polar store check
+  ./polar store verify --json
   ./polar store accept --reason "Monday's copy is what we go on with"
   ./polar store resume --reason "looked at every one"
 """
@@ -31,6 +35,9 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("status", help="what stands; exit 1 under an alarm")
         verbs.add_parser("check", help="compare now; exit 1 under an alarm")
+        verbs.add_parser(
+            "verify", help="read all of it; exit 1 if it contradicts itself"
+        )
         for verb in ("accept", "resume"):
             verbs.add_parser(verb).add_argument("--reason", required=True)
         for each in verbs.choices.values():
@@ -46,7 +53,7 @@ class Command(BaseCommand):
         else:
             for name, value in said.items():
                 self.stdout.write(f"{name}: {value}")
-        if said.get("in_doubt"):
+        if said.get("in_doubt") or said.get("contradictions"):
             raise SystemExit(1)
 
     def do_status(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +68,16 @@ class Command(BaseCommand):
         audit.check_store()
         services.look_after_alarm()
         return self.do_status(options)
+
+    def do_verify(self, options: dict[str, Any]) -> dict[str, Any]:
+        found = consistency.contradictions()
+        said: dict[str, Any] = {"rules": len(consistency.names())}
+        if options["json"]:
+            return said | {"contradictions": [asdict(each) for each in found]}
+        said["contradictions"] = len(found)
+        for each in found:
+            said[f"not so: {each.says}"] = "; ".join(each.where)
+        return said
 
     def do_accept(self, options: dict[str, Any]) -> dict[str, Any]:
         services.look_after_alarm()
