@@ -68,6 +68,9 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	POLAR_EVERY_RECORD=1 POLAR_KILL_ROUNDS=200 $(PYTEST) -q -n 0 -m journey tests/journeys
 	POLAR_STORE_STORMS=1 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -n 0 -s tests/journeys/test_postgres_rollback.py tests/journeys/test_store_storms.py
+	POLAR_STORM_RUNS=10000 POLAR_STORM_KILLS=500 POLAR_STORM_LEASE=20 $(PYTEST) -q -s -n 0 tests/journeys/test_kill_storm.py
+	POLAR_STORM_RUNS=10000 POLAR_STORM_KILLS=500 POLAR_STORM_LEASE=20 $(PY) tests/services.py exec -- \
+		$(PYTEST) -q -s -n 0 tests/journeys/test_kill_storm.py
 	POLAR_TEST_VAULT_ROWS=10000 POLAR_TEST_VAULT_KILLS=100 $(PYTEST) -q -n 0 tests/vault/test_rotation.py
 	mkdir -p var/screens && POLAR_SCREENS=var/screens \
 		$(PYTEST) -q -n 0 tests/journeys/test_blackout_in_chromium.py

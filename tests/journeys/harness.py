@@ -264,9 +264,8 @@ def witness_here() -> None:
     settings.POLAR_SNAPSHOT_DIR = settings.POLAR_WITNESS_DIR.parent / "snapshots"
 
 
-def main(arguments: list[str]) -> None:
-    """Arm this process if asked, then be the management command that is named."""
-    django.setup()
+def prepare(arguments: list[str]) -> list[str]:
+    """Arm and equip this process as its first words ask; return what is left."""
     from apps.common import failpoints
     from apps.runs.engine import carrier
 
@@ -284,27 +283,36 @@ def main(arguments: list[str]) -> None:
     plug_test_kinds()
     if "JOURNEY_RECEIVER" in os.environ:
         outside.plug()
-        settings.POLAR_SINK_FILE = str(
-            Path(os.environ["JOURNEY_LOG"]).parent / "sink.jsonl"
-        )
-    if arguments[0] == "live":
-        live(int(arguments[1]))
-    elif arguments[0] == "resident":
-        resident.serve()
-    elif arguments[0] == "enqueue":
-        enqueue(*arguments[1:])
-    elif arguments[0] == "approve":
-        approve(*arguments[1:])
-    elif arguments[0] == "ask":
-        ask(*arguments[1:])
-    elif arguments[0] == "bots":
-        bots(arguments[1])
-    elif arguments[0] == "storm":
-        storm()
-    elif arguments[0] == "serve":
-        serve(arguments[1])
+        folder = Path(os.environ["JOURNEY_LOG"]).parent
+        settings.POLAR_SINK_FILE = str(folder / "sink.jsonl")
+    return arguments
+
+
+def live_so_many(count: str) -> None:
+    live(int(count))
+
+
+#: What is not a management command.
+OURS: dict[str, Any] = {
+    "live": live_so_many,
+    "resident": resident.serve,
+    "enqueue": enqueue,
+    "approve": approve,
+    "ask": ask,
+    "bots": bots,
+    "storm": storm,
+    "serve": serve,
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Be the process that is named."""
+    django.setup()
+    name, *words = prepare(arguments)
+    if name in OURS:
+        OURS[name](*words)
     else:
-        call_command(*arguments)
+        call_command(name, *words)
 
 
 if __name__ == "__main__":

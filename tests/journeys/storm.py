@@ -25,7 +25,7 @@ from tests.services import free_port
 
 TOKEN = "pat_" + "storm" * 8
 #: Leases are short here, so that a storm needs no half minutes. Units: seconds.
-LEASE = "6"
+LEASE = os.environ.get("POLAR_STORM_LEASE", "6")
 #: A run that is not over and waits for nobody.
 MOVING = ("queued", "running")
 #: What a storm may be answered: taken in, and honest refusals to be sent again.
