@@ -3,7 +3,7 @@
 Hides: for a value of exactly the type that a field holds, what the field would
 make of it is known beforehand; everything else goes through the field as ever. Rows
 become models without `__init__`, which sets field by field what is all given.
-Source: docs/decisions/0027-the-shortest-way-to-a-row.md
+Source: docs/decisions/0025-the-shortest-way-to-a-row.md
 """
 
 from collections.abc import Callable, Sequence

@@ -25,12 +25,12 @@ def test_glossary_names_no_table_that_is_gone():
     assert named == {(model.__name__, model._meta.app_label) for model in OURS}
 
 
-def test_decision_numbers_are_unique():
+def test_decision_numbers_are_unique_and_without_gap():
     names = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
 
     numbers = [int(name[:4]) for name in names]
 
-    assert numbers == sorted(set(numbers))
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

@@ -4,7 +4,7 @@ Hides: the weighing of a proposal. Invariants: what was proposed, what was decid
 and every veto are kept with the step that asked; a person is asked one short
 question at most, and only where a person is there; routing takes nothing from the
 gateway, which decides each effect as ever.
-Source: docs/decisions/0032-routing-is-weighed-in-code.md
+Source: docs/decisions/0028-routing-is-weighed-in-code.md
 """
 
 from collections.abc import Iterator, Mapping

@@ -3,7 +3,7 @@
 Hides: how output is counted without a tokenizer. Both counts are bounds from
 below: no server streams less than a token in one piece, and text of more than
 eight bytes to a token is longer than any that a model writes.
-Source: docs/decisions/0031-a-stream-is-cut-at-its-cap.md
+Source: docs/decisions/0027-a-stream-is-cut-at-its-cap.md
 """
 
 from dataclasses import dataclass
