@@ -67,6 +67,11 @@ def _token(**options) -> tuple[object, str]:
     return services.issue_token(by=system, name="w", held=frozenset({"*"}), **given)
 
 
+@pytest.fixture(autouse=True)
+def every_door_is_there(settings) -> None:
+    settings.POLAR_METRICS = True
+
+
 @pytest.fixture
 def credentials(workspace) -> dict[str, dict[str, str]]:
     """None, wrong, expired, revoked: nobody may enter with any of them."""

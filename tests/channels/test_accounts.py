@@ -154,7 +154,7 @@ def test_outsider_sees_nothing_of_it(client, charlie, bot, let_in, alice):
     page = client.get(reverse("channels:accounts")).content.decode()
     missing = client.get(reverse("channels:account", args=[bot.id]))
 
-    assert bot.slug not in page
+    assert str(bot.id) not in page
     assert missing.status_code == 404
     with pytest.raises(NotFound):
         services.set_tier(by=outside, identity_id=identity.id, tier="public")

@@ -35,6 +35,8 @@ NAMED: dict[str, tuple[str, str]] = {
     "turn_id": ("agents.Turn", "id"),
     "user_id": ("access.User", "id"),
 }
+#: A name in an address that is not of a row.
+GIVEN = {"manual/<slug:slug>/": "manual/provider-failover/"}
 #: Not pages: machines' doors, streams that stay open, ways out, and the admin and
 #: the API, which are walked by their own lists.
 NOT_PAGES = re.compile(r"^(hooks|api|admin|static)/|/(stream|evidence)/$|^log(in|out)/")
@@ -81,6 +83,8 @@ def _routes(patterns: list[URLPattern | URLResolver], before: str) -> Iterator[s
 
 
 def _filled(route: str) -> str | None:
+    if route in GIVEN:
+        return GIVEN[route]
     for part in re.findall(r"<(?:\w+:)?(\w+)>", route):
         if part not in NAMED:
             return None

@@ -100,6 +100,9 @@ class ProfileEntry(In):
     context_window_tokens: int = Field(16_000, ge=1, le=100_000_000)
     max_output_tokens: int = Field(2_048, ge=1, le=100_000_000)
     safety_mode: SafetyMode = SafetyMode.STANDARD
+    lane_policy: dict[str, str] = Field(default_factory=dict)
+    routing: Json = Field(default_factory=dict)
+    turn_budget_micros: int | None = Field(None, ge=0, le=BIGGEST)
     is_active: bool = True
 
 
