@@ -19,6 +19,7 @@ ONCE := $(HOUSE_RAN) --ignore tests/common/test_egress.py --ignore tests/common/
 	--ignore tests/extensions/test_outlet.py \
 	--ignore tests/journeys/test_desk_in_chromium.py \
 	--ignore tests/journeys/test_ten_things.py --ignore tests/access/test_page_walker.py \
+	--ignore tests/journeys/test_channel_storm.py --ignore tests/desk \
 	--ignore-glob "*/test_adapters_*"
 
 .PHONY: help
@@ -66,6 +67,8 @@ test-postgres: dev services-tools ## The suite on a private PostgreSQL and Redis
 .PHONY: chaos
 chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzzing (an hour)
 	POLAR_EVERY_RECORD=1 POLAR_KILL_ROUNDS=200 $(PYTEST) -q -n 0 -m journey tests/journeys
+	for with in "" "$(PY) tests/services.py exec --"; do POLAR_EVERY_FAILPOINT=1 $$with \
+		$(PYTEST) -q -n 0 tests/journeys/test_turn_survives_any_kill.py; done
 	POLAR_STORE_STORMS=1 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -n 0 -s tests/journeys/test_postgres_rollback.py tests/journeys/test_store_storms.py
 	POLAR_STORM_RUNS=10000 POLAR_STORM_KILLS=500 POLAR_STORM_LEASE=20 $(PYTEST) -q -s -n 0 tests/journeys/test_kill_storm.py

@@ -13,7 +13,7 @@ from apps.runs import services
 from apps.runs.engine import follow as following
 from apps.runs.models import Run
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)  # it closes its connection
 
 
 @pytest.fixture(autouse=True)
