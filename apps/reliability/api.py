@@ -281,10 +281,10 @@ def acknowledge_alert(request: HttpRequest, alert_id: UUID, body: ReasonIn) -> A
     response={201: SilenceOut} | PROBLEMS,
     operation_id="silenceAlert",
 )
-def silence_alert(request: HttpRequest, body: SilenceIn) -> tuple[int, Any]:
+def silence_alert(request: HttpRequest, body: SilenceIn) -> Status[Any]:
     """Keep the news of a code back for some hours."""
     by = caller(request, "runs:write").principal
-    return 201, services.silence(by=by, **body.model_dump())
+    return Status(201, services.silence(by=by, **body.model_dump()))
 
 
 @router.post(
@@ -316,10 +316,10 @@ def list_incidents(
 @router.post(
     "/incidents", response={201: IncidentOut} | PROBLEMS, operation_id="openIncident"
 )
-def open_incident(request: HttpRequest, body: IncidentIn) -> tuple[int, Any]:
+def open_incident(request: HttpRequest, body: IncidentIn) -> Status[Any]:
     by = caller(request, "runs:write").principal
     new = services.NewIncident(body.title, body.severity, body.because)
-    return 201, services.open_incident(by=by, new=new)
+    return Status(201, services.open_incident(by=by, new=new))
 
 
 @router.get(
@@ -407,10 +407,10 @@ def list_drills(request: HttpRequest) -> list[dict[str, Any]]:
 @router.post(
     "/drills", response={201: DrillRunOut} | PROBLEMS, operation_id="startDrill"
 )
-def start_drill(request: HttpRequest, body: DrillIn) -> tuple[int, Any]:
+def start_drill(request: HttpRequest, body: DrillIn) -> Status[Any]:
     """Rehearse one in a clone; a run of kind reliability.drill carries it."""
     by = caller(request, "store:write").principal
-    return 201, services.start_drill(by=by, slug=body.drill)
+    return Status(201, services.start_drill(by=by, slug=body.drill))
 
 
 @router.get(

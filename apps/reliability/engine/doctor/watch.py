@@ -32,6 +32,13 @@ PROVED_DAYS = 2
 BREACH_DAYS = 8
 
 
+def _planned(run_kind: str) -> Found:
+    plan = Schedule.objects.filter(run_kind=run_kind).first()
+    if plan is None:
+        return fail("there is no schedule")
+    return (ok if plan.state == "active" else fail)(f"{plan.slug} is {plan.state}")
+
+
 @check(
     "watch-snapshots",
     "A snapshot is no older than two intervals",
@@ -89,10 +96,7 @@ def snapshots_apart() -> Found:
     mend="Page Schedules: start `snapshots` again, or run: ./polar seed_demo",
 )
 def snapshots_planned() -> Found:
-    plan = Schedule.objects.filter(run_kind="reliability.snapshot").first()
-    if plan is None:
-        return fail("there is no schedule")
-    return (ok if plan.state == "active" else fail)(f"{plan.slug} is {plan.state}")
+    return _planned("reliability.snapshot")
 
 
 @check(
@@ -122,10 +126,7 @@ def alerts_arrive() -> Found:
     mend="Page Schedules: start `weekly-breach` again, or run: ./polar seed_demo",
 )
 def alerts_planned() -> Found:
-    plan = Schedule.objects.filter(run_kind="reliability.synthetic_breach").first()
-    if plan is None:
-        return fail("there is no schedule")
-    return (ok if plan.state == "active" else fail)(f"{plan.slug} is {plan.state}")
+    return _planned("reliability.synthetic_breach")
 
 
 @check(
