@@ -1,4 +1,5 @@
-"""The settings of the suite: a fixed environment, then the real settings unchanged.
+"""The settings of the suite: a fixed environment, then the real settings; only a
+password costs less.
 
 The environment is set before `polar_site.settings` reads it, so neither the caller's
 shell nor a `.env` beside it can reach a test. Only the two service addresses pass.
@@ -38,8 +39,12 @@ os.environ.setdefault("DATABASE_URL", "")
 os.environ.setdefault("REDIS_URL", "")
 
 from polar_site.settings import *  # noqa: E402
-from polar_site.settings import DATABASES  # noqa: E402
+from polar_site.settings import DATABASES, PASSWORD_HASHERS  # noqa: E402
 
 # pytest-django knows Django's own SQLite backend by name only; ours needs the word.
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": ":memory:"}
+
+# A person costs a quarter of a second at the product's price; the suite has thousands.
+PRODUCT_PASSWORD_HASHERS = PASSWORD_HASHERS
+PASSWORD_HASHERS = ["tests.hashing.CheapScrypt"]

@@ -269,6 +269,14 @@ def test_password_when_changed_then_other_sessions_end(client, alice):
     assert other.get(reverse("access:account")).status_code == 302
 
 
+def test_password_costs_what_the_product_says(settings, workspace):
+    settings.PASSWORD_HASHERS = settings.PRODUCT_PASSWORD_HASHERS
+    stored = people.person("dora", Role.VIEWER, workspace).password
+    algorithm, work, _, block, lanes, _ = stored.split("$")
+    assert algorithm == "scrypt"
+    assert int(work) * int(block) * int(lanes) >= 2**14 * 8 * 5
+
+
 def test_password_when_old_one_wrong_then_kept(client, alice):
     sign_in(client)
 
