@@ -8,18 +8,21 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 
 from apps.access import services as access
+from apps.channels import services as channels
 
 logger = logging.getLogger(__name__)
 
 
 def prepare() -> None:
-    """Check the address, then make `POLAR_UI_API_SECRET` the token of its name.
+    """Check the address, make `POLAR_UI_API_SECRET` the token of its name, and load
+    what answers the vendors that call us: they wait for seconds, not for longer.
 
     Raises: ImproperlyConfigured for an open address without protection.
     """
     check_bind(settings.POLAR_BIND)
     try:
         access.sync_ui_secret(secret=settings.POLAR_UI_API_SECRET)
+        channels.warm_up()
     except DatabaseError:
         logger.exception("the store is not ready", extra={"event": "web.no_store"})
 

@@ -27,9 +27,12 @@ class ChannelsConfig(AppConfig):
             step_seconds=services.LISTEN_SECONDS + 60.0,
         )
         runs_ports.handlers.register(services.HOME_KIND, services.carry_home)
+        runs_ports.handlers.register(services.CANARY_KIND, services.carry_canary)
         runs_ports.handlers.register(services.SEND_KIND, services.carry_send)
         runs_ports.handlers.register(services.FOLLOW_KIND, services.carry_follow)
         runs_ports.handlers.register(services.DELIVER_KIND, services.deliver)
+        runs_ports.warm_ups.register("channels", services.warm_up)
         runs_ports.ticks.register("channels.listeners", services.keep_listening, 5.0)
+        runs_ports.ticks.register("channels.canaries", services.sing, 5.0)
         runs_ports.ticks.register("channels.forgotten", services.ring_forgotten, 15.0)
         runs_ports.ticks.register("channels.approvals", services.route_approvals, 3.0)

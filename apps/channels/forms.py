@@ -20,6 +20,7 @@ def read_changes(form: QueryDict) -> Changes:
         per_minute=min(int(per_minute[:6]), 100_000),
         alerts_to=form.get("alerts_to", ""),
         approvals_to=form.get("approvals_to", ""),
+        canary_chat=form.get("canary_chat"),
         hears_by=form.get("hears_by") or None,
         public_url=form.get("public_url"),
     )

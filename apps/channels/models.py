@@ -173,6 +173,14 @@ class Account(Row):
     #: The chats that are told of alerts and asked for approvals.
     alerts_to = models.CharField(max_length=80, blank=True, default="")
     approvals_to = models.CharField(max_length=80, blank=True, default="")
+    #: A chat where our own word must come back as an event; see engine/canary.
+    canary_chat = models.CharField(max_length=80, blank=True, default="")
+    #: The word that is posted and was not heard yet, when it was last posted, since
+    #: when it is waited for, and what kept it from being posted.
+    canary_token = models.CharField(max_length=32, blank=True, default="")
+    canary_tried_at = models.DateTimeField(null=True, blank=True)
+    canary_waits_since = models.DateTimeField(null=True, blank=True)
+    canary_trouble = models.CharField(max_length=300, blank=True, default="")
     #: No message goes out before; the vendor asked for it.
     hold_until = models.DateTimeField(null=True, blank=True)
 

@@ -86,7 +86,7 @@ class Update:
     again; `cursor` is where receiving goes on once this is kept."""
 
     external_id: str
-    kind: str  # message | edit | action | home | nothing | unreadable
+    kind: str  # message | edit | action | home | canary | nothing | unreadable
     envelope: Envelope
     key: ConversationKey
     display: str = ""
@@ -189,6 +189,8 @@ class Transport(Protocol):
 
     #: A draft is edited so often at most; None is never. Units: seconds.
     draft_seconds: float | None
+    #: So many drafts a minute are shown in all the chats of an account together.
+    drafts_a_minute: int
 
     def listen(self, line: Line, sink: Sink, stopping: Stopping, heard: Heard) -> None:
         """Bring updates until `stopping()`; call `heard` at each proof of hearing."""

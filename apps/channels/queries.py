@@ -27,6 +27,8 @@ from apps.common.errors import NotFound
 WEB_SLUG = "web"
 #: A channel that proved nothing for so long is down.
 DEAF_AFTER = timedelta(seconds=60)
+#: A canary's word that is not heard within this was said to the deaf.
+CANARY_BACK_WITHIN = timedelta(seconds=40)
 MOST_LISTED = 50
 MOST_BOTS = 200
 NEWEST_SHOWN = 10
@@ -79,6 +81,11 @@ def receiving(account: Account) -> str:
     if account.refused_at is not None:
         return "down"
     now = clock.now()
+    silent_since = account.canary_waits_since
+    if silent_since is not None and now - silent_since > CANARY_BACK_WITHIN:
+        return "down"
+    if account.canary_trouble:
+        return "unknown"
     if account.heard_at is not None and now - account.heard_at <= DEAF_AFTER:
         return "ok"
     if now - max(account.awaited_since, account.heard_at or EVER) <= DEAF_AFTER:

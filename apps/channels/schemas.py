@@ -28,6 +28,7 @@ class AccountIn(In):
     per_minute: int | None = Field(None, ge=1, le=600)
     alerts_to: str | None = Field(None, max_length=80)
     approvals_to: str | None = Field(None, max_length=80)
+    canary_chat: str | None = Field(None, max_length=80)
     hears_by: str | None = Field(None, max_length=8)
     public_url: str | None = Field(None, max_length=200)
 
@@ -73,6 +74,8 @@ class AccountOut(Out):
     per_minute: int
     alerts_to: str
     approvals_to: str
+    canary_chat: str
+    canary_trouble: str
 
 
 class AccountList(Out):

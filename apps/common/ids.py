@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 
 from . import clock
 
@@ -39,6 +40,12 @@ def new_id() -> uuid.UUID:
     tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
     value = (millis & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64
     return uuid.UUID(int=value | 0b10 << 62 | tail)
+
+
+def first_at(moment: datetime) -> uuid.UUID:
+    """Return an id that sorts before those made at a moment, and after the earlier."""
+    millis = int(moment.timestamp() * 1000) & 0xFFFF_FFFF_FFFF
+    return uuid.UUID(int=millis << 80 | 0x7 << 76 | 0b10 << 62)
 
 
 def new_trace_id() -> str:

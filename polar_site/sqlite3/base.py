@@ -1,23 +1,24 @@
-"""SQLite for a process of many threads: writers take turns, connections are kept.
+"""SQLite for many threads and processes: writers take turns, connections are kept.
 
-Hides: SQLite's own waiting is not in order, so of hundreds of writers one starves
-("database is locked"); here they queue in the process before they ask the file.
-A closed connection waits in a short list for the next thread: opening one, with
-its pragmas, costs more than a statement.
-Invariants: first come, first served; a connection is kept only outside a
-transaction, without an error, and while its path still names the file it opened,
-with the write-ahead log it had: SQLite goes on in a log that was deleted under it.
+Hides: which statements need the turn at writing; `turns` says whose it is. A closed
+connection waits in a short list for the next thread: opening one, with its pragmas,
+costs more than a statement.
+Invariants: a turn lasts from before BEGIN until after the commit; a connection is
+kept only outside a transaction, without an error, and while its path still names the
+file it opened, with the write-ahead log it had: SQLite goes on in a log that was
+deleted under it.
 Source: docs/decisions/0013-turns-at-the-sqlite-file.md
 """
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
+
+from polar_site.sqlite3.turns import Turns
 
 #: So many closed connections wait for the next thread.
 MOST_IDLE = 8
@@ -26,39 +27,6 @@ READS = ("SELECT", "PRAGMA", "EXPLAIN", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBA
 
 #: Device and inode of the file, inode of its write-ahead log (0: none yet).
 FileIdentity = tuple[int, int, int]
-
-
-class Turnstile:
-    """A lock that is given to whoever has waited longest."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._taken = False
-
-    def enter(self, seconds: float) -> bool:
-        """Wait for one's turn; False when it did not come in time."""
-        with self._mutex:
-            if not self._taken:
-                self._taken = True
-                return True
-            mine = threading.Lock()
-            mine.acquire()
-            self._waiting.append(mine)
-        if mine.acquire(timeout=seconds):
-            return True
-        with self._mutex:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-                return False
-        return True  # it came at the last moment
-
-    def leave(self) -> None:
-        with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._taken = False
 
 
 class Idle:
@@ -122,10 +90,17 @@ def is_same_file(opened: FileIdentity, now: FileIdentity | None) -> bool:
     return now is not None and opened[:2] == now[:2] and opened[2] in (0, now[2])
 
 
+def queue_anew() -> None:
+    """In a fresh fork: nobody of this process waits or writes."""
+    for turns in _turns.values():
+        turns.forget()
+    _turns.clear()
+
+
 idle = Idle()
-_turnstiles: dict[str, Turnstile] = {}
+_turns: dict[str, Turns] = {}
 os.register_at_fork(after_in_child=idle.forget)
-os.register_at_fork(after_in_child=_turnstiles.clear)
+os.register_at_fork(after_in_child=queue_anew)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -133,7 +108,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._turn: Turnstile | None = None
+        self._turn: Turns | None = None
         self._identity: FileIdentity | None = None
         self.execute_wrappers.append(self._write_in_turn)
 
@@ -199,10 +174,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self._turn is not None or self.is_in_memory_db():
             return
         path = str(self.settings_dict["NAME"])
-        turnstile = _turnstiles.setdefault(path, Turnstile())
-        if not turnstile.enter(float(self.settings_dict["OPTIONS"].get("timeout", 5))):
+        turns = _turns.get(path) or _turns.setdefault(path, Turns(path))
+        if not turns.enter(float(self.settings_dict["OPTIONS"].get("timeout", 5))):
             raise OperationalError("database is locked: this process writes too much")
-        self._turn = turnstile
+        self._turn = turns
 
     def _leave(self) -> None:
         if self._turn is not None:

@@ -1,12 +1,19 @@
 """Writers take turns at the SQLite file; closed connections are used again."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from polar_site.sqlite3.base import MOST_IDLE, Idle, Turnstile, file_identity
+from polar_site.sqlite3.base import MOST_IDLE, Idle, file_identity
+from polar_site.sqlite3.turns import NEXT, Seats, Turns, Turnstile
 
 
 def test_turnstile_when_many_wait_then_in_order() -> None:
@@ -40,6 +47,75 @@ def test_turnstile_when_its_turn_does_not_come_then_gives_up() -> None:
 
     turnstile.leave()
     assert turnstile.enter(0.01)
+
+
+#: A process that asks for its turn, takes it, and says what it does.
+OTHER = """
+import sys
+from polar_site.sqlite3.turns import Turns
+turns = Turns(sys.argv[1])
+assert turns.enter(60)
+sys.stdout.write("came")
+sys.stdout.flush()
+if sys.argv[2] == "stay":
+    sys.stdin.read()
+turns.leave()
+"""
+
+
+@contextmanager
+def another(path: Path, then: str) -> Iterator[subprocess.Popen[bytes]]:
+    asked = [sys.executable, "-c", OTHER, str(path), then]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(asked, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None
+    return process.stdout.read(4)
+
+
+def test_turns_when_another_process_waits_then_it_is_not_passed(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    mine, look = Turns(str(path)), Seats(str(path))
+    assert mine.enter(60)
+    with another(path, "go") as other:
+        while look._take(NEXT, 0, 0):
+            look._give(NEXT)
+        assert other.stdout is not None
+        os.set_blocking(other.stdout.fileno(), False)
+        assert said(other) is None, "it came while somebody else had the turn"
+
+        mine.leave()
+        assert mine.enter(60)
+
+        assert said(other) == b"came"
+    mine.leave()
+
+
+def test_turns_when_who_had_it_is_killed_then_the_next_comes(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    seats = Seats(str(path))
+    with another(path, "stay") as other:
+        assert said(other) == b"came"
+        assert not seats.enter(0.01), "two have the turn"
+        other.kill()
+        other.wait()
+
+        assert seats.enter(60)
+
+
+def test_turns_when_no_seat_can_be_had_then_the_file_decides(tmp_path: Path) -> None:
+    turns = Turns(str(tmp_path / "gone" / "a.db"))
+
+    assert turns.enter(60)
+
+    turns.leave()
+    assert turns.enter(60)
 
 
 def opened(path: Path) -> sqlite3.Connection:

@@ -22,6 +22,8 @@ _URL: Final = re.compile(r"<((?:https?|mailto):[^<>|]*)(?:\|([^<>]*))?>")
 _ID: Final = re.compile(r"[A-Z][A-Z0-9]{2,30}")
 #: Messages of these subtypes are somebody speaking; others are news of the room.
 _SPOKEN: Final = frozenset({"", "file_share", "thread_broadcast", "me_message"})
+#: What a canary says; see `canary_text`.
+_CANARY: Final = re.compile(r"Canary ([0-9a-f]{32})")
 _GONE: Final = frozenset({"tokens_revoked", "app_uninstalled"})
 
 
@@ -40,8 +42,8 @@ class File:
 class Heard:
     """One thing that Slack told us.
 
-    `kind` is message, edit, action, command, home, gone or nothing; `key` is what
-    stays the same when Slack delivers it again.
+    `kind` is message, edit, action, command, home, canary, gone or nothing; `key` is
+    what stays the same when Slack delivers it again.
     """
 
     kind: str
@@ -85,10 +87,15 @@ def read_event(body: dict[str, Any], *, bot_user: str) -> Heard:
         return Heard("home", key, team=_team(event, body), user=user)
     if kind == "app_mention":
         return _spoken(event, body, key, bot_user)
-    if kind == "message" and event.get("channel_type") == "im":
+    if kind != "message":
+        return NOTHING
+    if _is_our_own(event, bot_user):
+        return _canary(event, key)
+    if event.get("channel_type") == "im":
         return _direct(event, body, key, bot_user)
-    # A message of a room that mentions the bot comes as `app_mention` too.
-    return NOTHING
+    # A message of a room that mentions the bot comes as `app_mention` too; its
+    # correction does not.
+    return _corrected(event, body, key, bot_user)
 
 
 def read_interaction(body: dict[str, Any]) -> Heard:
@@ -148,17 +155,39 @@ def plain(text: str, *, bot_user: str) -> str:
     return unescape(text).strip()
 
 
+def _is_our_own(event: dict[str, Any], bot: str) -> bool:
+    return bool(bot and event.get("bot_id") and event.get("user") == bot)
+
+
+def _canary(event: dict[str, Any], key: str) -> Heard:
+    """Our own word, come back: whether it is a canary's, the account knows."""
+    found = _CANARY.fullmatch(str(event.get("text") or "")[:100])
+    if found is None:
+        return NOTHING
+    chat, message = _ident(event, "channel"), _text(event, "ts", 32)
+    return Heard("canary", key, chat=chat, message=message, text=found[1])
+
+
 def _direct(event: dict[str, Any], body: dict[str, Any], key: str, bot: str) -> Heard:
-    subtype = str(event.get("subtype") or "")
-    if subtype in _SPOKEN:
+    if str(event.get("subtype") or "") in _SPOKEN:
         return _spoken(event, body, key, bot)
-    if subtype != "message_changed":
+    return _corrected(event, body, key, bot)
+
+
+def _corrected(
+    event: dict[str, Any], body: dict[str, Any], key: str, bot: str
+) -> Heard:
+    if event.get("subtype") != "message_changed":
         return NOTHING
     now, before = _dict(event, "message"), _dict(event, "previous_message")
     if now.get("text") == before.get("text") or str(now.get("subtype") or ""):
         # A preview was added, or it was deleted: nobody wrote anything.
         return NOTHING
-    told = {**now, "channel": event.get("channel"), "channel_type": "im"}
+    is_direct = event.get("channel_type") == "im"
+    if not is_direct and f"<@{bot}>" not in str(now.get("text") or ""):
+        return NOTHING
+    told = {**now, "channel": event.get("channel")}
+    told["channel_type"] = event.get("channel_type")
     heard = _spoken(told, body, key, bot)
     return _as_edit(heard) if heard.kind == "message" else NOTHING
 

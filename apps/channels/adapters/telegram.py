@@ -125,6 +125,7 @@ class TelegramTransport:
     """See `ports.Transport`."""
 
     draft_seconds: float | None = 3.0
+    drafts_a_minute = 600
 
     def listen(self, line: Line, sink: Sink, stopping: Stopping, heard: Heard) -> None:
         me = _ask(line, lambda bot: bot.get_me())

@@ -5,6 +5,8 @@ comes after the last draft and takes its place. Once the answer is queued no dra
 follows; both turn the same row, so one of them waits.
 """
 
+from datetime import timedelta
+
 from django.db import transaction
 from django.db.models import F
 
@@ -12,9 +14,9 @@ from apps.agents import queries as agents_queries
 from apps.agents import services as agents
 from apps.agents.models import DeltaKind, Turn
 from apps.channels.engine import outbox
-from apps.channels.models import InboxMessage, OutboxMessage, OutboxState
+from apps.channels.models import Account, InboxMessage, OutboxMessage, OutboxState
 from apps.channels.ports import ConversationKey, Outgoing, transports
-from apps.common import clock
+from apps.common import clock, ids
 
 #: So little is not worth a message. Units: characters.
 SHORTEST = 40
@@ -48,6 +50,8 @@ def show(row: InboxMessage, turn: Turn) -> bool:
     agents.watch_turn(turn_id=turn.id, seconds=WATCH_SECONDS)
     if not _may_follow(row, transport.draft_seconds):
         return False
+    if _shown_lately(row.account) >= transport.drafts_a_minute:
+        return False
     text = written(turn)
     if len(text) < SHORTEST:
         return False
@@ -70,6 +74,13 @@ def _may_follow(row: InboxMessage, seconds: float) -> bool:
     if last is None or last.state != OutboxState.SENT or last.sent_at is None:
         return False
     return (clock.now() - last.sent_at).total_seconds() >= seconds
+
+
+def _shown_lately(account: Account) -> int:
+    """How many drafts an account queued in the last minute. Reads: the newest rows."""
+    since = ids.first_at(clock.now() - timedelta(minutes=1))
+    newest = OutboxMessage.objects.filter(id__gte=since, account=account)
+    return newest.filter(dedupe_key__startswith="draft:").count()
 
 
 @transaction.atomic

@@ -17,6 +17,7 @@ from apps.agents.models import Conversation
 from apps.audit import services as audit
 from apps.channels import policies
 from apps.channels.engine import (
+    canary,
     commands,
     home,
     notes,
@@ -85,9 +86,23 @@ def receive(account: Account, update: Update) -> Received:
     return Received(row, is_new=True, say=say)
 
 
+def is_kept(account: Account, update: Update) -> bool:
+    """Tell whether an event was kept before, without waiting for who writes."""
+    if update.cursor is not None and update.cursor > account.cursor:
+        return False
+    kept = InboxMessage.objects.filter(
+        account_id=account.id, external_id=update.external_id
+    )
+    return kept.exists()
+
+
 def keep(account: Account, update: Update) -> Received | None:
     """Keep an event, or set it aside when nobody can read it: one that comes again
-    and again must not hold up the others.   Raises: what passes, as `receive`."""
+    and again must not hold up the others. Our own word proves that we hear, and is
+    not kept.   Raises: what passes, as `receive`."""
+    if update.kind == "canary":
+        canary.hear(account, update)
+        return None
     try:
         return receive(account, update)
     except UNREADABLE as error:

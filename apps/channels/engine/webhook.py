@@ -101,6 +101,8 @@ def take(account: Account, headers: Mapping[str, str], body: bytes) -> Json:
         raise
     if update is None:
         return {}
+    if intake.is_kept(account, update):
+        return {}
     if update.action or update.envelope.attachments:
         _carry_later(account, raw)
     else:

@@ -1,6 +1,14 @@
 """The verbs of channels: take a message in, bring an answer out, let people in."""
 
-from apps.channels.engine import home, intake, outbox, progress, replies, webhook
+from apps.channels.engine import (
+    canary,
+    home,
+    intake,
+    outbox,
+    progress,
+    replies,
+    webhook,
+)
 from apps.channels.engine.intake import receive
 from apps.channels.services.accounts import (
     Changes,
@@ -29,6 +37,7 @@ from apps.channels.services.hearing import (
     hear,
     keep_listening,
     listen,
+    warm_up,
 )
 from apps.channels.services.people import (
     block_sender,
@@ -43,6 +52,9 @@ FOLLOW_KIND = progress.FOLLOW_KIND
 DELIVER_KIND = replies.DELIVER_KIND
 HEAR_KIND = webhook.HEAR_KIND
 HOME_KIND = home.HOME_KIND
+CANARY_KIND = canary.CANARY_KIND
+carry_canary = canary.carry
+sing = canary.sing
 carry_home = home.carry
 take_webhook = webhook.take_for
 carry_follow = progress.carry
@@ -50,6 +62,7 @@ carry_send = outbox.carry
 ring_forgotten = intake.ring_forgotten
 
 __all__ = [
+    "CANARY_KIND",
     "DELIVER_KIND",
     "FOLLOW_KIND",
     "HEAR_KIND",
@@ -60,6 +73,7 @@ __all__ = [
     "SEND_KIND",
     "Changes",
     "block_sender",
+    "carry_canary",
     "carry_follow",
     "carry_heard",
     "carry_home",
@@ -82,8 +96,10 @@ __all__ = [
     "send_message",
     "set_account_state",
     "set_tier",
+    "sing",
     "start_conversation",
     "take_webhook",
     "tell_operators",
     "tells_operators",
+    "warm_up",
 ]

@@ -33,6 +33,13 @@ logger = logging.getLogger(__name__)
 MOST_ALLOWED = 200
 LONGEST_ID = 80
 MOST_PER_MINUTE = 600
+#: What is begun with another token, chat or pause: nobody waits for a word.
+NO_CANARY: dict[str, Any] = {
+    "canary_token": "",
+    "canary_tried_at": None,
+    "canary_waits_since": None,
+    "canary_trouble": "",
+}
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,38}[a-z0-9]|[a-z0-9]")
 
 
@@ -45,6 +52,7 @@ class Changes:
     per_minute: int | None = None
     alerts_to: str | None = None
     approvals_to: str | None = None
+    canary_chat: str | None = None
     hears_by: str | None = None
     #: Where the vendor reaches us: the site's own https address.
     public_url: str | None = None
@@ -56,7 +64,7 @@ def set_account_state(*, by: Principal, account: Account, state: str) -> None:
     policies.check_role(by, Role.OPERATOR, account.workspace)
     ACCOUNT.check(account.state, state)
     moved = Account.objects.filter(id=account.id, state=account.state)
-    if moved.update(state=state, awaited_since=clock.now()) != 1:
+    if moved.update(state=state, awaited_since=clock.now(), **NO_CANARY) != 1:
         raise Conflict("Somebody else changed this account first.")
     account.state = state
     paused = state == AccountState.PAUSED
@@ -108,6 +116,7 @@ def save_bot(
             awaited_since=clock.now(),
             refused_at=None,
             trouble="",
+            **NO_CANARY,
         )
         account.refresh_from_db()
         notes.record("channel.changed", account, by, changed=["token"])
@@ -171,6 +180,8 @@ def change_account(*, by: Principal, account: Account, changes: Changes) -> Acco
     if changed:
         if "hears_by" in changed or "settings" in changed:
             wanted["awaited_since"] = clock.now()
+        if "canary_chat" in changed:
+            wanted |= NO_CANARY
         Account.objects.filter(id=row.id).update(**wanted)
         row.refresh_from_db()
         shown = {name: wanted[name] for name in changed if name != "settings"}
@@ -183,7 +194,9 @@ def _checked(account: Account, changes: Changes) -> dict[str, Any]:
     for name in ("allowed_senders", "allowed_chats"):
         if name in given:
             given[name] = _ids(name, given[name])
-    for name in ("alerts_to", "approvals_to"):
+    if given.get("canary_chat") and account.kind != AccountKind.SLACK:
+        raise _wrong("canary_chat", "an account of Slack: others tell no bot its words")
+    for name in ("alerts_to", "approvals_to", "canary_chat"):
         if name in given:
             given[name] = _chat(account, name, given[name])
     if not 1 <= given.get("per_minute", 1) <= MOST_PER_MINUTE:

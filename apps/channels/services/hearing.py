@@ -14,7 +14,7 @@ from apps.channels.models import (
     ChannelIdentity,
     IdentityState,
 )
-from apps.channels.ports import Line, Proof, Stopping, Update, transports
+from apps.channels.ports import Line, Proof, Stopping, Update, hooks, transports
 from apps.channels.services.accounts import discover
 from apps.common import clock, redaction
 from apps.common.errors import NotFound, PolarError, UpstreamError
@@ -42,6 +42,18 @@ LISTEN_SECONDS = 300.0
 RETRY_SECONDS = 10.0
 #: The longest pause of a listener: a mended channel is heard soon.
 LONGEST_PAUSE = 60.0
+
+
+def warm_up() -> None:
+    """Load the libraries of the vendors that this install speaks to.
+
+    At the start of a process: the first event would otherwise wait for it.
+    """
+    known = set(transports.kinds())
+    kinds = Account.objects.active().filter(secret__isnull=False).order_by("kind")
+    for kind in known.intersection(kinds.values_list("kind", flat=True).distinct()):
+        transports.get(kind)
+        hooks.find(kind)
 
 
 def keep_listening() -> int:

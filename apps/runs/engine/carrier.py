@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Runs in hand may end by themselves for so long after the sign to leave.
 PATIENCE_SECONDS = 15.0
+#: Work waits so long at most for what is loaded ahead of it.
+WARM_UP_SECONDS = 10.0
 
 Submit = Callable[[Callable[[Claimed, LeaseKeeper], None], Claimed, LeaseKeeper], None]
 
@@ -44,8 +46,12 @@ class Carrier:
 
         self.keeper.start()
         self._watch = Watch(self.keeper, hand)
+        warm_up = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
+        warm_up.start()
+        # What is loaded beside the work slows down who holds a lock meanwhile, and
+        # everybody who waits for it.
+        warm_up.join(WARM_UP_SECONDS)
         self._watch.start()
-        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
         logger.info("worker started", extra={"event": "worker.started"})
 
     def leave(self) -> int:
