@@ -78,8 +78,10 @@ def _may_follow(row: InboxMessage, seconds: float) -> bool:
 
 def _shown_lately(account: Account) -> int:
     """How many drafts an account queued in the last minute. Reads: the newest rows."""
-    since = ids.first_at(clock.now() - timedelta(minutes=1))
-    newest = OutboxMessage.objects.filter(id__gte=since, account=account)
+    since = clock.now() - timedelta(minutes=1)
+    newest = OutboxMessage.objects.filter(
+        id__gte=ids.first_at(since), created_at__gt=since, account=account
+    )
     return newest.filter(dedupe_key__startswith="draft:").count()
 
 
