@@ -14,7 +14,6 @@ Source: docs/decisions/0013-turns-at-the-sqlite-file.md
 import fcntl
 import os
 import threading
-import time
 from collections import deque
 
 #: The seats: bytes of the file `<database>-turn`, locked for a process.
@@ -64,14 +63,14 @@ class Seats:
     def __init__(self, path: str) -> None:
         self._file = -1
         self._path = f"{path}-turn"
+        self._nap = threading.Event()
 
     def enter(self, seconds: float) -> bool:
         """Wait for this process's turn; False when it goes on without."""
-        until = time.monotonic() + seconds  # (the roof is above the house's clock)
-        if not self._take(NEXT, until, LOOK_OUTSIDE):
+        if not self._take(NEXT, seconds, LOOK_OUTSIDE):
             return False
         try:
-            return self._take(WRITES, until, LOOK_NEXT)
+            return self._take(WRITES, seconds, LOOK_NEXT)
         finally:
             self._give(NEXT)
 
@@ -83,18 +82,19 @@ class Seats:
             os.close(self._file)
             self._file = -1
 
-    def _take(self, seat: int, until: float, look: float) -> bool:
-        while True:
+    def _take(self, seat: int, seconds: float, look: float) -> bool:
+        for _ in range(1 + int(seconds / look)):
             try:
                 fcntl.lockf(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, seat)
             except (BlockingIOError, PermissionError):
-                if self._file < 0 or time.monotonic() >= until:
+                if self._file < 0:
                     return False
-                time.sleep(look)
+                self._nap.wait(look)
             except OSError:
                 return False
             else:
                 return True
+        return False
 
     def _give(self, seat: int) -> None:
         if self._file >= 0:

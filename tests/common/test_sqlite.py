@@ -84,7 +84,7 @@ def test_turns_when_another_process_waits_then_it_is_not_passed(tmp_path: Path) 
     mine, look = Turns(str(path)), Seats(str(path))
     assert mine.enter(60)
     with another(path, "go") as other:
-        while look._take(NEXT, 0, 0):
+        while look._take(NEXT, 0, 1):
             look._give(NEXT)
         assert other.stdout is not None
         os.set_blocking(other.stdout.fileno(), False)
