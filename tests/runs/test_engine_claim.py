@@ -3,13 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.access.models import Principal
 from apps.common import clock
 from apps.common.errors import Fenced
 from apps.runs import services
 from apps.runs.engine import settle
-from apps.runs.engine.claim import check_fence, claim
+from apps.runs.engine.claim import anything_due, check_fence, claim
 from apps.runs.engine.leases import LeaseKeeper
 from apps.runs.engine.sweep import sweep
 from apps.runs.models import Run, State
@@ -53,6 +55,28 @@ def test_claim_when_many_wait_for_later_then_the_due_one_is_found(
     due = enqueue()
 
     assert [claimed.id for claimed in claim_some(limit=1)] == [due.id]
+
+
+def test_claim_on_a_file_asks_the_indexes_of_the_key_and_not_the_whole_queue(
+    enqueue: Enqueue,
+) -> None:
+    """Else it reads the queue once for each run of the queue, with the file locked."""
+    if connection.vendor != "sqlite":
+        pytest.skip("SQLite's partial indexes are chosen word for word")
+    enqueue(serial_key="c1")
+    with CaptureQueriesContext(connection) as asked:
+        assert anything_due(["default"])
+        assert claim_some()
+    plans = [
+        str(connection.cursor().execute("EXPLAIN QUERY PLAN " + each["sql"]).fetchall())
+        for each in asked
+        if "runs_run ahead" in each["sql"]
+    ]
+
+    assert len(plans) == 2
+    for plan in plans:
+        assert "run_one_running_per_key (serial_key=?)" in plan
+        assert "run_key_line (serial_key=?" in plan
 
 
 def test_claim_when_key_is_busy_then_the_next_of_it_waits(enqueue: Enqueue) -> None:

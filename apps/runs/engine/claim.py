@@ -44,21 +44,25 @@ def lease_end(now: datetime) -> datetime:
 
 #: One run per serial key is next: nothing of the key runs, and nothing older of it
 #: is queued. A run that was tried and backs off holds its place; one that is planned
-#: for later or parked lets others pass. States are literals so that SQLite may use
-#: the partial indexes.
-NEXT_IN_LINE = """
+#: for later or parked lets others pass. SQLite uses a partial index only where its
+#: condition stands word for word, so states are literals and `NOT (… = '')` is what
+#: Django wrote into the index. Without it a claim reads the queue once for each run
+#: of the queue.
+DUE_AND_NEXT = """
     SELECT run.id FROM runs_run run
     WHERE run.state = 'queued' AND run.due_at <= %(now)s AND {chosen}
       AND (run.serial_key = '' OR (
         NOT EXISTS (
           SELECT 1 FROM runs_run busy
-          WHERE busy.state = 'running' AND busy.serial_key <> ''
+          WHERE busy.state = 'running' AND NOT (busy.serial_key = '')
             AND busy.serial_key = run.serial_key)
         AND NOT EXISTS (
           SELECT 1 FROM runs_run ahead
-          WHERE ahead.state = 'queued' AND ahead.serial_key <> ''
+          WHERE ahead.state = 'queued' AND NOT (ahead.serial_key = '')
             AND ahead.serial_key = run.serial_key AND ahead.id < run.id
             AND (ahead.due_at <= %(now)s OR ahead.attempt > 0))))
+"""
+IN_ORDER = """
     ORDER BY run.priority DESC, run.due_at, run.id
     LIMIT %(limit)s
 """
@@ -93,6 +97,7 @@ def claim(
     now = clock.now()
     until = lease_end(now)
     next_in_line, wanted = _next_in_line(queues, limit, now, run_id)
+    next_in_line += IN_ORDER
     if connection.features.has_select_for_update_skip_locked:
         next_in_line += " FOR UPDATE OF run SKIP LOCKED"
     moment = connection.ops.adapt_datetimefield_value
@@ -116,7 +121,7 @@ def anything_due(queues: Sequence[str]) -> bool:
     """Look, without a lock, whether a claim is worth a transaction."""
     sql, wanted = _next_in_line(queues, 1, clock.now(), None)
     with connection.cursor() as cursor:
-        cursor.execute(sql, wanted)
+        cursor.execute(sql + " LIMIT 1", wanted)
         return cursor.fetchone() is not None
 
 
@@ -129,10 +134,10 @@ def _next_in_line(
     }
     if run_id is not None:
         key = Run._meta.get_field("id").get_db_prep_value(run_id, connection)
-        return NEXT_IN_LINE.format(chosen="run.id = %(id)s"), {**wanted, "id": key}
+        return DUE_AND_NEXT.format(chosen="run.id = %(id)s"), {**wanted, "id": key}
     named = {f"queue{number}": queue for number, queue in enumerate(queues)}
     marks = ", ".join(f"%({name})s" for name in named)
-    return NEXT_IN_LINE.format(chosen=f"run.queue IN ({marks})"), {**wanted, **named}
+    return DUE_AND_NEXT.format(chosen=f"run.queue IN ({marks})"), {**wanted, **named}
 
 
 def check_fence(run_id: uuid.UUID, fence: int) -> None:
