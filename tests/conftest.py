@@ -1,11 +1,13 @@
 """Fixtures of the whole suite: the cast, and no network."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test import TransactionTestCase, override_settings
 from pytest_django import DjangoDbBlocker
 
@@ -77,6 +79,28 @@ def a_process_that_remembers_nothing() -> Iterator[None]:
     memory.forget()
     yield
     memory.forget()
+
+
+@pytest.fixture
+def on_a_file(transactional_db: None, tmp_path: Path) -> Iterator[None]:
+    """SQLite as it is deployed, for tests of several threads: the suite's store in
+    memory locks whole tables at once and lets nobody wait. Ask for it first."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    name, path = connection.settings_dict["NAME"], tmp_path / "polar.db"
+    connection.ensure_connection()
+    with closing(sqlite3.connect(path)) as empty:
+        connection.connection.backup(empty)
+    in_memory, connection.connection = connection.connection, None
+    connection.settings_dict["NAME"] = str(path)
+    try:
+        yield
+    finally:
+        connections.close_all()
+        connection.drop_idle()
+        connection.settings_dict["NAME"] = name
+        connection.connection = in_memory
 
 
 @pytest.fixture

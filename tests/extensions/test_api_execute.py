@@ -11,15 +11,16 @@ import pytest
 from django.test import Client
 
 from apps.access import services as access
+from apps.access.models import User
 from apps.agents import services as agents
 from apps.agents.models import AgentProfile, Conversation
 from apps.audit.models import Event
-from apps.common.errors import BudgetExceeded
+from apps.common.actor import SYSTEM
 from apps.extensions import ports, services
 from apps.extensions.models import Extension
 from apps.gateway import services as gateway
 from apps.gateway.models import Call
-from apps.vault.errors import VaultSealed
+from apps.vault import services as vault
 
 TRACE = "0123456789abcdef0123456789abcdef"
 URL = "/api/v1/extensions/execute"
@@ -173,6 +174,7 @@ def test_contract_names_the_field(execute, payload, changes, path):
     )
     assert problem["path"].startswith(path)
     assert problem["expected"]
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_no_token_is_401_before_the_body_is_read(payload, db):
@@ -223,6 +225,7 @@ def test_trust_mismatch(execute, payload):
         409,
         "POLAR_EXTENSION_TRUST_LEVEL_MISMATCH",
     )
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_blocked_names_who_and_why(execute, payload, orders, alice):
@@ -243,17 +246,20 @@ def test_not_enabled(execute, payload, orders, alice):
     response = execute(order(payload))
 
     assert code_of(response) == "POLAR_EXTENSION_NOT_ENABLED"
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_policy_denied_for_unknown_risk(execute, payload, orders):
     orders.capabilities.filter(capability_id="find").update(risk_level="unknown")
 
-    error = execute(order(payload)).json()["error"]
+    response = execute(order(payload))
+    error = response.json()["error"]
 
     assert (error["code"], error["reasonCode"]) == (
         "POLAR_EXTENSION_POLICY_DENIED",
         "risk_unknown",
     )
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_policy_denied_under_a_halt(execute, payload, alice):
@@ -291,6 +297,7 @@ def test_constraints_are_enforced(execute, payload, orders, constraints, given):
     error = response.json()["error"]
     assert (response.status_code, error["reasonCode"]) == (403, "constraint_violated")
     assert Call.objects.get(kind="tool").stage == "constraint"
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_constraints_let_pass_what_they_cover(execute, payload, orders, runtime):
@@ -314,15 +321,18 @@ def test_rate_per_minute_is_429_with_retry_after(execute, payload):
 
     assert (response.status_code, code_of(response)) == (429, "POLAR_RATE_LIMITED")
     assert int(response["Retry-After"]) > 0
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_profile_narrows_what_the_caller_asks_for(execute, payload):
     AgentProfile.objects.update(allowed_capabilities=["polar/calculator.evaluate"])
 
-    error = execute(payload).json()["error"]
+    response = execute(payload)
+    error = response.json()["error"]
 
     assert error["reasonCode"] == "scope_capability_denied"
     assert error["facts"]["narrowed_by"] == "profile"
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_destructive_asks_a_person(execute, payload, orders):
@@ -361,7 +371,10 @@ def test_same_key_replays(execute, payload):
 
 
 def test_adapter_missing(execute, payload, orders, monkeypatch):
-    monkeypatch.setattr(ports, "find_runtime", lambda transport: None)
+    real = ports.find_runtime
+    monkeypatch.setattr(
+        ports, "find_runtime", lambda each: None if each == "stdio" else real(each)
+    )
 
     response = execute(order(payload))
 
@@ -369,6 +382,7 @@ def test_adapter_missing(execute, payload, orders, monkeypatch):
         502,
         "POLAR_EXTENSION_ADAPTER_MISSING",
     )
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
 def test_broken_output_is_a_runtime_error(execute, payload, orders):
@@ -381,35 +395,65 @@ def test_broken_output_is_a_runtime_error(execute, payload, orders):
         502,
         "POLAR_RUNTIME_EXECUTION_ERROR",
     )
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (BudgetExceeded("The budget is spent.", limit=1), 402, "POLAR_BUDGET_EXCEEDED"),
-        (VaultSealed("sealed"), 503, "POLAR_VAULT_SEALED"),
-    ],
-)
-def test_what_the_gateway_refuses_keeps_its_code(
-    execute, payload, monkeypatch, error, status, code
+def put(user: User, path: str, token_scope: str, /, **body: Any) -> Any:
+    """Make one change over the API, as somebody who may."""
+    answer = Client(
+        headers={"Authorization": f"Bearer {issue(user, token_scope)}"}
+    ).post(f"/api/v1/{path}", body, "application/json")
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+def test_a_budget_of_nothing_is_402_and_says_what_would_change_it(
+    execute, payload, bob
 ):
-    def refuse(request):
-        raise error
-
-    monkeypatch.setattr(gateway, "call", refuse)
+    nothing = {"scope": "workspace", "unit": "calls", "limit": 0, "window": "day"}
+    budget = put(bob, "budgets", "budgets:write", **nothing)
 
     response = execute(payload)
 
-    assert (response.status_code, code_of(response)) == (status, code)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (402, "POLAR_BUDGET_EXCEEDED")
+    assert "The workspace budget allows 0 calls" in error["message"]
+    assert (error["facts"]["limit"], error["facts"]["spent"]) == (0, 0)
+    assert error["facts"]["resets_at"]
+    assert Call.objects.get(kind="tool").stage == "budget"
+    raised = {**nothing, "limit": 1, "budgetId": budget["id"]}
+    put(bob, "budgets", "budgets:write", expectedVersion=budget["version"], **raised)
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
+
+
+def test_a_sealed_vault_is_503_and_what_needs_no_secret_runs(
+    execute, payload, orders, ada, runtime
+):
+    vault.put(by=SYSTEM, name="orders/token", purpose="tool", value="canary")
+    grants = {"secrets": {"Authorization": "orders/token"}}
+    Extension.objects.filter(id=orders.id).update(trust="trusted", grants=grants)
+    put(ada, "vault/seal", "vault:write", reason="the key may have leaked")
+
+    response = execute(order(payload))
+
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (503, "POLAR_VAULT_SEALED")
+    assert "sealed_by_operator" in error["message"]
+    assert (Call.objects.get(kind="tool").stage, runtime.targets) == ("credential", [])
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
+    put(ada, "vault/unseal", "vault:write", reason="it has not")
+    assert execute(order(payload)).json()["status"] == "completed"
 
 
 def test_a_changed_server_is_blocked_and_quarantined(execute, payload, orders, runtime):
     runtime.change("find", description="else")
 
-    error = execute(order(payload)).json()["error"]
+    response = execute(order(payload))
+    error = response.json()["error"]
 
     assert (error["code"], error["reasonCode"]) == (
         "POLAR_EXTENSION_BLOCKED",
         "definition_changed",
     )
     assert Extension.objects.get(id=orders.id).trust == "blocked"
+    assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"

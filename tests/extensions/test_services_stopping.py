@@ -3,7 +3,14 @@
 import base64
 import json
 import os
+import random
+import sys
 import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from django.db import connection, connections
@@ -11,15 +18,18 @@ from django.db import connection, connections
 from apps.access.errors import RoleRequired
 from apps.audit import services as audit
 from apps.audit.models import Event
-from apps.common import clock
+from apps.common import ids
 from apps.common.errors import Denied, Invalid, NotTrusted, PolarError, UpstreamError
 from apps.extensions import ports, services
+from apps.extensions.adapters import processes, sandbox
 from apps.extensions.models import Certificate, Extension
 from apps.extensions.services import stopping
 from apps.gateway import services as gateway
 from apps.gateway.models import Call
 
-TRIALS = int(os.environ.get("POLAR_REVOKE_TRIALS", "5"))
+from .conftest import HARMLESS, ORIGIN, approve, enable
+
+TRIALS = int(os.environ.get("POLAR_REVOKE_TRIALS", "3"))
 
 
 def stop(row, by, operation="revoke", reason="loops"):
@@ -148,47 +158,91 @@ def test_another_form_between_decision_and_start_does_not_run(orders, call, runt
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.postgres
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="needs PostgreSQL")
 def test_race_of_revoke_against_execute_starts_nothing_late(
-    orders, alice, bob, call, runtime
+    on_a_file, orders, alice, bob, call
 ):
     """0 effects start after the revoke, however the two interleave: the revoke reads
     the time once it holds every start, a start once it holds its own lock."""
-    late = 0
+    late, outcomes = 0, Counter[str]()
     for _ in range(TRIALS):
-        began = threading.Barrier(3)
-        started_at: list[float] = []
-
-        def act(
-            barrier: threading.Barrier = began, marks: list[float] = started_at
-        ) -> None:
-            barrier.wait()
-            try:
-                outcome = call("orders__find", idempotency_key=str(clock.monotonic()))
-                row = Call.objects.get(id=outcome.call_id)
-                marks.append(row.started_at.timestamp())
-            except PolarError:
-                pass
-            finally:
-                connections.close_all()
-
-        actors = [threading.Thread(target=act) for _ in range(2)]
-        for actor in actors:
-            actor.start()
+        actors, began = [], threading.Barrier(3)
+        for _ in range(2):
+            act = partial(attempt, call, "orders__find", began, outcomes, 0.06)
+            actors.append(threading.Thread(target=act))
+            actors[-1].start()
         began.wait()
         stop(orders, alice)
-        row = Extension.objects.get(id=orders.id)
+        revoked_at = Extension.objects.get(id=orders.id).trust_at
         for actor in actors:
             actor.join(30)
-        late += sum(each > row.trust_at.timestamp() for each in started_at)
-        verdict = services.Verdict(
-            definition_hash=row.definition_hash,
-            approve=True,
-            trust="reviewed",
-            reason="again",
-        )
-        services.review_extension(
-            by=bob.principal, extension_id=row.id, verdict=verdict
-        )
+        late += Call.objects.filter(kind="tool", started_at__gt=revoked_at).count()
+        approve(orders, bob, trust="reviewed", reason="again")
+    sys.stdout.write(
+        f"\n{TRIALS} trials, {connection.vendor}: {late} late, {dict(outcomes)}"
+    )
     assert late == 0
+    assert sum(outcomes.values()) == 2 * TRIALS
+
+
+def attempt(
+    call: Callable[..., Any],
+    alias: str,
+    began: threading.Barrier,
+    outcomes: Counter[str],
+    most_pause: float = 0.0,
+) -> None:
+    """One thread's call, and how it ended."""
+    began.wait()
+    time.sleep(random.uniform(0, most_pause))
+    try:
+        call(alias, idempotency_key=ids.new_id().hex)
+        outcomes["done"] += 1
+    except PolarError as error:
+        outcomes[type(error).__name__] += 1
+    finally:
+        connections.close_all()
+
+
+SLEEPER = {
+    "SKILL.md": b"---\nname: sleeper\ndescription: Sleeps.\n---\nSleep.\n",
+    "scripts/sleep.py": b"import time\ntime.sleep(60)\n",
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(
+    not sandbox.isolation().is_available, reason=sandbox.isolation().detail
+)
+def test_race_of_revoke_against_processes_leaves_none(on_a_file, alice, bob, call):
+    """Whenever the revoke comes, between the first step of a call and the sleep of
+    its process: what had started is dead within two seconds, nothing starts later."""
+    row = services.install_skill(by=alice.principal, files=SLEEPER, origin=ORIGIN)
+    row.capabilities.update(effect_class="keyed")
+    row = enable(approve(row, bob, risks={"scripts/sleep.py": HARMLESS}), bob)
+    late, outcomes, took, ended = 0, Counter[str](), [], 0
+    for trial in range(TRIALS):
+        began = threading.Barrier(2)
+        act = partial(attempt, call, "sleeper__scripts_sleep_py", began, outcomes)
+        actor = threading.Thread(target=act)
+        actor.start()
+        began.wait()
+        time.sleep(random.Random(trial).uniform(0, 0.3))
+        found = json.loads(stop(row, alice).body)
+        left = processes.end_extension(row.id)
+        actor.join(30)
+        revoked_at = Extension.objects.get(id=row.id).trust_at
+        late += Call.objects.filter(kind="tool", started_at__gt=revoked_at).count()
+        took += [each["milliseconds"] for each in found["processes"]]
+        ended += len(found["processes"])
+        # One that was made ready while the revoke came has no right to a step.
+        assert [each for each in left if not each.is_confirmed] == []
+        assert {each["state"] for each in found["processes"]} <= {"confirmed"}
+        assert not actor.is_alive()
+        approve(row, bob, reason="again")
+    sys.stdout.write(
+        f"\n{TRIALS} trials, {connection.vendor}: {late} late, {ended} processes"
+        f" ended, the slowest after {max(took, default=0)} ms, {dict(outcomes)}"
+    )
+    assert late == 0
+    assert max(took, default=0) <= processes.END_SECONDS * 1000
+    assert processes.end_extension(row.id) == []

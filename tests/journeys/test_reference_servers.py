@@ -339,7 +339,7 @@ def test_files_by_an_agents_turn(doors, files, workspace, alice, model):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("which", ["over_pipes", "over_http"])
-def test_revoked_in_mid_call(request, which, doors, workspace):
+def test_revoked_in_mid_call(request, which, on_a_file, doors, workspace):
     """The tool works for longer than the test may last."""
     server, door = request.getfixturevalue(which), doors["alice"]
     talk = agents.start_conversation(workspace=workspace, principal=door.user.principal)

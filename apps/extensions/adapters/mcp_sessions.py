@@ -111,15 +111,10 @@ class Session:
         assert self._client is not None
         self.wire.begin(headers)
         self.in_flight[ids[0]] = ids[1]
-        seconds = self.source.limits.call_seconds
-        if target.name in self._by_task:
-            raise ToolMisconfigured(
-                f"{target.capability} answers only by a task, an experiment of the "
-                "protocol of 2025-11-25 that Polar does not take part in."
-            )
-        asking = self._client.session.call_tool(target.name, arguments)
         try:
-            answer = await self._first(asking, seconds)
+            self._check_answers_here(target)
+            asking = self._client.session.call_tool(target.name, arguments)
+            answer = await self._first(asking, self.source.limits.call_seconds)
         finally:
             self.in_flight.pop(ids[0], None)
             self._used = clock.monotonic()
@@ -130,6 +125,13 @@ class Session:
         raise await self._unanswered(target, answer)
 
     # --- inside
+
+    def _check_answers_here(self, target: Target) -> None:
+        if target.name in self._by_task:
+            raise ToolMisconfigured(
+                f"{target.capability} answers only by a task, an experiment of the "
+                "protocol of 2025-11-25 that Polar does not take part in."
+            )
 
     async def _first(self, work: Coroutine[Any, Any, T], seconds: float) -> object:
         """Wait for work, for the end of the session or for the time, whichever is

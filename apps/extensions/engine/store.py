@@ -88,9 +88,9 @@ def _root() -> Path:
 
 
 def _seal_folders(draft: Path) -> None:
+    """Nobody writes here any more; a sandboxed child, who is somebody else, reads."""
     for folder, _, _ in os.walk(draft, topdown=False):
-        if Path(folder) != draft:
-            Path(folder).chmod(_FOLDER_MODE)
+        Path(folder).chmod(_FOLDER_MODE)
 
 
 def _remove(draft: Path) -> None:

@@ -17,7 +17,15 @@ from apps.access.policies import Authenticated, check_scope
 from apps.access.queries import find_principal, workspaces_of
 from apps.audit import services as audit
 from apps.common import canonical, ids
-from apps.common.errors import ApprovalRequired, Denied, PolarError
+from apps.common.errors import (
+    ApprovalRequired,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    PolarError,
+    RateLimited,
+)
 from apps.extensions import ports, queries
 from apps.extensions.engine import requests
 from apps.extensions.errors import (
@@ -36,6 +44,10 @@ from .tools import ToolCallRequest, run_tool
 
 #: Of a key without an idempotencyKey: these say which act, the rest is random.
 ACT_CHARACTERS = 32
+#: Refusals of this request, not of what it asks for.
+_OF_THE_REQUEST = frozenset(
+    {"scope_invalid", "scope_capability_denied", "constraint_violated"}
+)
 #: The scope that lets a token act for others in one workspace: act_as:<workspace>.
 ACT_AS = "act_as"
 
@@ -79,7 +91,7 @@ def execute_extension(*, auth: Authenticated, body: Any) -> Executed:
         except PolarError as error:
             answer.http_status, answer.error = error.http_status, error
             answer.call_id = str(error.facts.get("call_id", ""))
-            answer.example = _example(auth, body)
+            answer.example = _example(auth, body, error)
             if not answer.call_id:
                 _record_refusal(auth, body, error)
     return answer
@@ -247,14 +259,15 @@ def _record_refusal(auth: Authenticated, body: Any, error: PolarError) -> None:
     )
 
 
-def _example(auth: Authenticated, body: Any) -> Json:
-    """A minimal known-good payload: the same capability where it can run for this
-    principal, else one that ships with Polar."""
+def _example(auth: Authenticated, body: Any, error: PolarError) -> Json:
+    """A minimal known-good payload: the same capability where another request for it
+    can run for this principal, else one that ships with Polar."""
     asked = body if isinstance(body, dict) else {}
     session = queries.session_of(auth.principal, str(asked.get("sessionId") or ""))
+    can_do = _lies_in_the_request(error)
     capability = queries.runnable(
-        str(asked.get("extensionId") or ""),
-        str(asked.get("capabilityId") or ""),
+        str(asked.get("extensionId") or "") if can_do else "",
+        str(asked.get("capabilityId") or "") if can_do else "",
         session.scope if session else None,
     )
     if capability is None:
@@ -269,3 +282,9 @@ def _example(auth: Authenticated, body: Any) -> Json:
         "capabilityScope": {"allowed": {row.ext_id: [capability.capability_id]}},
         "input": requests.example(capability.input_schema),
     }
+
+
+def _lies_in_the_request(error: PolarError) -> bool:
+    """Tell whether the same capability would answer another request."""
+    is_shape = isinstance(error, (Invalid, Conflict, NotFound, RateLimited))
+    return is_shape or error.reason_code in _OF_THE_REQUEST
