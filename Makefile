@@ -83,6 +83,7 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	POLAR_REVOKE_TRIALS=1000 POLAR_STORM_TURNS=200 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
 	$(MAKE) reference
+	$(PYTEST) -q -n 0 tests/journeys/test_three_agents.py # POLAR_LLAMA, POLAR_GGUF: a real server too
 	POLAR_FUZZ_CASES=80 $(PYTEST) -q -n 0 tests/access/test_api_fuzz.py
 	POLAR_RUNBOOKS=1 $(PYTEST) -q -n 0 tests/journeys/test_runbooks_are_followed.py \
 		tests/reliability/test_configuration_reach.py

@@ -31,6 +31,7 @@ PARTS = (
     "latency",
     "flight",
     "past",
+    "circle",
 )
 #: What `--figures docs` runs: options of one fresh installation each.
 DOCS = (
@@ -40,6 +41,7 @@ DOCS = (
     "--durable --only gate",
     "--only flight",
     "--only past",
+    "--only circle",
 )
 
 
@@ -126,7 +128,7 @@ def measure(
 def parts_of(
     place: stand.Stand, chosen: argparse.Namespace
 ) -> dict[str, Callable[[], list[Any]]]:
-    from . import gate, measures, past, statements, workers
+    from . import circle, gate, measures, past, statements, workers
 
     measures.turns(place, 5, 1, "hello", "warm-up")
     count, asked = chosen.turns, "what is 2+3?"
@@ -149,6 +151,7 @@ def parts_of(
         "latency": lambda: workers.start_latency(place, 40, how),
         "flight": lambda: measures.in_flight(place, chosen.flight, chosen.delay),
         "past": lambda: past.measure(place, sizes),
+        "circle": lambda: circle.measure(place),
     }
 
 

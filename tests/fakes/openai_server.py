@@ -1,7 +1,8 @@
 """A loopback server that speaks OpenAI chat completions, and fails on demand.
 
 Modes: ok, tool, refused, 401, 403, 429, 500, hang, hang_after_headers, drip,
-half_sse, cut, endless, garbage, error_in_200, huge, no_usage, context, filtered, slow.
+half_sse, cut, endless, garbage, error_in_200, huge, no_usage, context, filtered, slow,
+llama (the habits of llama.cpp's Python server).
 The model name may carry the mode: "mode:429" wins over the server's own.
 """
 
@@ -234,6 +235,23 @@ class _Handler(BaseHTTPRequestHandler):
         call = {"index": 0, "id": "call_1", "type": "function", "function": function}
         self._head("text/event-stream")
         self._chunk(_delta(None, tool_calls=[call]))
+        self._chunk(_delta(None, finish="tool_calls"))
+        self._done()
+
+    def _mode_llama(self, body: Any) -> None:
+        """Every piece of a call carries the tool's whole name; null is no content."""
+        if any(message["content"] is None for message in body["messages"]):
+            self._json(422, {"error": {"message": "Input should be a valid string"}})
+            return
+        if body["messages"][-1]["role"] == "tool":
+            self._answer(with_usage=False)
+            return
+        name = body["tools"][0]["function"]["name"]
+        self._head("text/event-stream")
+        for piece in ('{"zone"', ": ", '"UTC"}'):
+            function = {"name": name, "arguments": piece}
+            call = {"index": 0, "id": "call_1", "type": "function"}
+            self._chunk(_delta(None, tool_calls=[{**call, "function": function}]))
         self._chunk(_delta(None, finish="tool_calls"))
         self._done()
 

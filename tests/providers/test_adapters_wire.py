@@ -251,9 +251,10 @@ def test_missing_usage_is_counted() -> None:
     assert answer.usage.tokens_out > 0
 
 
-def test_a_tool_call_and_its_result_make_the_round() -> None:
+@pytest.mark.parametrize("mode", ["tool", "llama"])
+def test_a_tool_call_and_its_result_make_the_round(mode: str) -> None:
     tool = ports.Tool("polar__clock_now", "Tell the time", {"type": "object"})
-    with openai_server("tool") as server:
+    with openai_server(mode) as server:
         call = a_call(server.url, tools=(tool,))
         first = ask(call)
         (asked,) = first.tool_calls

@@ -9,8 +9,9 @@ Source: docs/decisions/0017-handoffs-are-parked-children.md
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
@@ -39,6 +40,7 @@ from apps.gateway.ports import (
     CallKind,
     CallRequest,
     EffectClass,
+    Lineage,
     Permit,
     Result,
     Risk,
@@ -120,20 +122,37 @@ class Delegation:
                 known[place] = self._hand_over(place, part)
         self.rows = [known[place] for place in sorted(known)]
         now = clock.now()
-        waiting = [row for row in self.rows if not self._is_over(row)]
+        over = self._over()
+        waiting = [row for row in self.rows if row.id not in over]
         late = [row for row in waiting if row.deadline_at and row.deadline_at <= now]
         if not waiting or len(late) == len(waiting):
             return None
         until = max(row.deadline_at for row in waiting if row.deadline_at)
         return Park(State.WAITING_CHILD, waiting_on=f"step:{self.step.id}", until=until)
 
-    def _is_over(self, row: Handoff) -> bool:
-        if row.child_id is None:
-            return True
-        child = Turn.objects.select_related("run").get(id=row.child_id)
-        return child.state != TurnState.OPEN or child.run.state in SETTLED
+    def _over(self) -> set[UUID]:
+        """Return the handoffs that nothing more is to come of."""
+        ids_ = [row.child_id for row in self.rows if row.child_id]
+        children = Turn.objects.select_related("run").in_bulk(ids_)
+        return {
+            row.id
+            for row in self.rows
+            if row.child_id is None or _is_over(children[row.child_id])
+        }
 
     # --- opening
+
+    @cached_property
+    def _line(self) -> Lineage:
+        return requests.lineage(self.turn, self.step, self.ctx)
+
+    @cached_property
+    def _named(self) -> dict[str, AgentProfile]:
+        """The active agents that are named here, wherever they may be handed to."""
+        here = self.turn.conversation.workspace_id
+        wanted = sorted({part.agent for part in self.asked.parts})
+        found = _targets(len(wanted)).fetch(here, *wanted)
+        return {str(row.slug): row for row in found}
 
     def _hand_over(self, place: int, part: Part) -> Handoff:
         bounds, target = self._bounds(part)
@@ -151,7 +170,6 @@ class Delegation:
             reach_point("handoff.opened")
             return Result({"turnId": str(row.child_id), "handoffId": str(row.id)})
 
-        line = requests.lineage(self.turn, self.step, self.ctx)
         request = CallRequest(
             kind=CallKind.HANDOFF,
             capability=f"handoff/{part.agent}",
@@ -161,7 +179,11 @@ class Delegation:
             perform=perform,
             effect_class=EffectClass.INTERNAL,
             risk=RISK,
-            lineage=replace(line, seq=f"{self.step.seq}.{place}"),
+            lineage=replace(
+                self._line,
+                seq=f"{self.step.seq}.{place}",
+                allowance_micros=left_of(self.turn),
+            ),
             scope={"allowed": {"handoff": self.turn.profile.allowed_handoff_targets}},
             labels=self.labels,
         )
@@ -174,9 +196,7 @@ class Delegation:
         return Handoff.objects.get(step=self.step, position=place)
 
     def _bounds(self, part: Part) -> tuple[Bounds, AgentProfile | None]:
-        here = self.turn.conversation.workspace_id
-        active = AgentProfile.objects.active().filter(workspace_id=here)
-        target = active.filter(slug=part.agent).first()
+        target = self._named.get(part.agent)
         ends = self.ctx.deadline_at
         seconds = (ends - clock.now()).total_seconds() if ends else None
         left = Left(seconds, left_of(self.turn))
@@ -279,7 +299,7 @@ class Delegation:
             state = HandoffState.FAILED if problem else HandoffState.SUCCEEDED
             reason = "output_contract" if problem else ""
             return Ended(row, state, reason, output, problem, spent, labels)
-        if child.state == TurnState.OPEN and child.run.state not in SETTLED:
+        if not _is_over(child):
             return Ended(row, HandoffState.LATE, "late", detail="the deadline passed")
         ended = STATE_OF.get(TurnState(child.state), HandoffState.FAILED)
         reason = child.reason or child.run.reason or child.run.error_code or child.state
@@ -313,6 +333,10 @@ class Delegation:
             return ""
         text = first.output
         return text if isinstance(text, str) else canonical.arguments(text)
+
+
+def _is_over(child: Turn) -> bool:
+    return child.state != TurnState.OPEN or child.run.state in SETTLED
 
 
 def cut_by_guard(all_ended: list[Ended]) -> bool:

@@ -7,10 +7,22 @@ Invariant: what `narrow` returns is covered by both of its arguments.
 from collections.abc import Iterable
 from typing import Any
 
+from django.db import connection
 from django.db.models import Sum
 
 from apps.agents.models import Handoff, HandoffState, Turn
 from apps.gateway.models import Call
+
+_ABOVE = """
+    WITH RECURSIVE above(parent_id, profile_id, steps) AS (
+        SELECT parent_id, profile_id, 0 FROM agents_turn WHERE id = %s
+        UNION ALL
+        SELECT turn.parent_id, turn.profile_id, above.steps + 1
+          FROM agents_turn turn JOIN above ON turn.id = above.parent_id)
+    SELECT profile.slug
+      FROM above JOIN agents_agentprofile profile ON profile.id = above.profile_id
+     ORDER BY above.steps
+"""
 
 
 def covers(wide: str, name: str) -> bool:
@@ -58,11 +70,10 @@ def left_of(turn: Turn) -> int | None:
 
 def ancestors_of(turn: Turn) -> tuple[str, ...]:
     """Name the agents that handed this turn down, nearest first."""
-    named: list[str] = []
-    above = turn.parent_id
-    while above is not None:
-        slug, above = Turn.objects.values_list("profile__slug", "parent_id").get(
-            id=above
-        )
-        named.append(slug)
-    return tuple(named)
+    if turn.parent_id is None:
+        return ()
+    above: Any = turn.parent_id
+    key = above if connection.features.has_native_uuid_field else above.hex
+    with connection.cursor() as cursor:
+        cursor.execute(_ABOVE, [key])
+        return tuple(slug for (slug,) in cursor.fetchall())

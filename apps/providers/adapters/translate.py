@@ -22,6 +22,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
+from apps.providers.adapters import dialect
 from apps.providers.ports import (
     CUT,
     Answer,
@@ -100,6 +101,7 @@ def answer(
     response: ModelResponse, call: ModelCall, ttft_ms: int, tokens_out: int
 ) -> Answer:
     """Read the library's response; `tokens_out` stands in for missing usage."""
+    response = dialect.with_whole_names(response, call.tools)
     text = "".join(p.content for p in response.parts if isinstance(p, TextPart))
     calls = tuple(_tool_calls(response))
     use = response.usage

@@ -47,6 +47,7 @@ from apps.common import clock, failpoints
 from apps.common.redaction import SecretStr
 from apps.providers.adapters import faults, translate
 from apps.providers.adapters.cap import Cap
+from apps.providers.adapters.dialect import CompatibleChatModel
 from apps.providers.adapters.watch import CURRENT, Watch, WatchedTransport, base_url
 from apps.providers.errors import CallCancelled, ModelCallFailed
 from apps.providers.ports import (
@@ -301,4 +302,4 @@ def _openai_model(target: Target, name: str, openai: AsyncOpenAI) -> Model[Any]:
     compatible = OpenAICompatibleProvider(
         target.slug, openai_client=openai, profile=profile
     )
-    return OpenAIChatModel(name, provider=compatible)
+    return CompatibleChatModel(name, provider=compatible)

@@ -16,7 +16,7 @@ from apps.common.errors import BudgetExceeded
 from apps.common.units import format_usd
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import LoopGuardTripped
-from apps.gateway.models import ApprovalRequest, Call, CallState, CallTree
+from apps.gateway.models import ApprovalRequest, CallState, CallTree
 from apps.gateway.ports import CallKind
 
 COUNTED = frozenset({CallKind.TOOL, CallKind.HANDOFF})
@@ -28,6 +28,29 @@ _TREE = """
                                 AND idempotency_key <> %s THEN idempotency_key END)
       FROM gateway_call WHERE root_id = %s
 """
+#: Distinct keys: a resumed effect is not a repetition.
+_HANDOFFS = """
+    SELECT count(DISTINCT CASE WHEN capability = %s AND args_digest = %s
+                               THEN idempotency_key END),
+           count(DISTINCT CASE WHEN capability = %s AND agent = %s
+                               THEN idempotency_key END),
+           count(DISTINCT CASE WHEN step_id = %s THEN idempotency_key END),
+           count(DISTINCT idempotency_key)
+      FROM gateway_call
+     WHERE root_id = %s AND idempotency_key <> %s AND kind = %s
+       AND state NOT IN (%s, %s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The handoffs of a tree that opened a turn: of these arguments, over this
+    edge, of this step, and all."""
+
+    same: int
+    edge: int
+    step: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +84,16 @@ def check(decision: Decision) -> str:
     _check_totals(decision, tree)
     if not is_counted:
         return "clear"
-    same = tree.same
-    if is_handoff:
-        same = _count(decision, args_digest=decision.call.args_digest)
+    made = _made(decision) if is_handoff else None
+    same = made.same if made else tree.same
     if same >= setting.max_same_call:
         _trip(
             f"{decision.request.capability} was called {same} times with the same "
             f"arguments; the limit is {setting.max_same_call}",
             "same_call",
         )
-    if is_handoff:
-        _check_handoffs(decision)
+    if made is not None:
+        _check_handoffs(decision, made)
     return f"{same} same"
 
 
@@ -101,11 +123,10 @@ def _enter_tree(decision: Decision) -> None:
 def _look(decision: Decision) -> Tree:
     """Sum the tree up in one plain statement, as every tool call asks it."""
     request, call = decision.request, decision.call
-    root: Any = request.lineage.root_id
-    key = root if connection.features.has_native_uuid_field else root.hex
+    root = _key(request.lineage.root_id)
     this = [str(request.kind), request.capability, call.args_digest]
     with connection.cursor() as cursor:
-        cursor.execute(_TREE, [*this, call.idempotency_key, key])
+        cursor.execute(_TREE, [*this, call.idempotency_key, root])
         began, micros, same = cursor.fetchone()
     if isinstance(began, str):  # SQLite knows no times
         began = datetime.fromisoformat(began).replace(tzinfo=UTC)
@@ -142,36 +163,37 @@ def _waited(decision: Decision) -> timedelta:
     return waited
 
 
-def _check_handoffs(decision: Decision) -> None:
+def _made(decision: Decision) -> Made:
+    """Count the tree's handoffs other than this one, in one plain statement."""
+    request, call = decision.request, decision.call
+    line = request.lineage
+    this = [request.capability, call.args_digest, request.capability, line.agent]
+    where = [_key(line.root_id), call.idempotency_key, str(CallKind.HANDOFF)]
+    step_id = line.step_id and _key(line.step_id)
+    with connection.cursor() as cursor:
+        cursor.execute(_HANDOFFS, [*this, step_id, *where, *map(str, NOT_MADE)])
+        return Made(*cursor.fetchone())
+
+
+def _key(value: Any) -> Any:
+    """Give an id as the driver takes it."""
+    return value if connection.features.has_native_uuid_field else value.hex
+
+
+def _check_handoffs(decision: Decision, made: Made) -> None:
     setting, request = decision.setting, decision.request
-    agent = request.lineage.agent
-    edge = _count(decision, capability=request.capability, agent=agent)
-    if edge >= setting.max_same_edge:
+    if made.edge >= setting.max_same_edge:
         _trip(
-            f"@{agent} handed over to {request.capability.partition('/')[2]} "
-            f"{edge} times; the limit is {setting.max_same_edge}",
+            f"@{request.lineage.agent} handed over to "
+            f"{request.capability.partition('/')[2]} {made.edge} times; the limit is "
+            f"{setting.max_same_edge}",
             "same_edge",
         )
-    step_id = request.lineage.step_id
-    if step_id and _count(decision, step_id=step_id) >= setting.max_fan_out:
+    if made.step >= setting.max_fan_out:
         _trip(f"one step handed over to {setting.max_fan_out} agents", "fan_out")
     # The root is a turn too.
-    if _count(decision) + 1 >= setting.max_turns_per_root:
+    if made.total + 1 >= setting.max_turns_per_root:
         _trip(f"the tree has {setting.max_turns_per_root} turns", "turns")
-
-
-def _count(decision: Decision, **narrow: object) -> int:
-    """Count the effects of this kind in the tree, other than this one."""
-    request = decision.request
-    if "args_digest" in narrow:
-        narrow["capability"] = request.capability
-    made = Call.objects.filter(
-        root_id=request.lineage.root_id, kind=request.kind, **narrow
-    )
-    if request.kind == CallKind.HANDOFF:
-        made = made.exclude(state__in=NOT_MADE)
-    others = made.exclude(idempotency_key=decision.call.idempotency_key)
-    return others.values("idempotency_key").distinct().count()
 
 
 def _trip(detail: str, limit: str) -> None:
