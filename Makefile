@@ -84,6 +84,9 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 		$(PYTEST) -q -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
 	$(MAKE) reference
 	$(PYTEST) -q -n 0 tests/journeys/test_three_agents.py # POLAR_LLAMA, POLAR_GGUF: a real server too
+	for with in "" "$(PY) tests/services.py exec --"; do POLAR_PURSE_TURNS=200 POLAR_PURSE_KILLS=8 $$with \
+		$(PYTEST) -q -s -n 0 tests/journeys/test_budget_storm.py; done
+	POLAR_CHAOS_TURNS=200 $(PYTEST) -q -s -n 0 tests/providers/test_chaos.py
 	POLAR_FUZZ_CASES=80 $(PYTEST) -q -n 0 tests/access/test_api_fuzz.py
 	POLAR_RUNBOOKS=1 $(PYTEST) -q -n 0 tests/journeys/test_runbooks_are_followed.py \
 		tests/reliability/test_configuration_reach.py

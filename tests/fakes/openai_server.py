@@ -34,6 +34,8 @@ class FakeOpenAI(ThreadingHTTPServer):
         #: When not empty, any other bearer key is refused.
         self.accepted_keys: set[str] = set()
         self.delay_seconds = 0.0
+        #: What an answer says it took. Units: tokens.
+        self.tokens_out = 5
         #: After so many requests the server answers well. 0: never.
         self.heal_after = 0
         self.requests: list[dict[str, Any]] = []
@@ -272,8 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
                     "choices": [],
                     "usage": {
                         "prompt_tokens": 10,
-                        "completion_tokens": 5,
-                        "total_tokens": 15,
+                        "completion_tokens": self.server.tokens_out,
+                        "total_tokens": 10 + self.server.tokens_out,
                         "prompt_tokens_details": details,
                     },
                 }

@@ -238,6 +238,39 @@ def storm() -> None:
     Token.objects.filter(id=token.id).update(digest=digest)
 
 
+def purse(url: str, turns: str) -> None:
+    """Let so many people ask a paid vendor at once, out of one budget of $1.00.
+
+    A call may take 512 tokens of $40 a million: two cents, fifty calls.
+    """
+    from apps.access import services as access
+    from apps.agents.models import AgentProfile
+    from apps.gateway.models import Budget
+    from apps.providers import services
+    from apps.providers.models import Route
+
+    system, workspace = access.system_principal(), access.ensure_default_workspace()
+    vendor = services.ProviderEntry(slug="v", kind="openai_compatible", base_url=url)
+    model = services.save_model(
+        by=system,
+        provider=services.save_provider(by=system, entry=vendor),
+        entry=services.ModelEntry(name="m", input_micros=0, output_micros=40_000_000),
+    )
+    for lane in ("brain", "worker", "local"):
+        services.save_route(by=system, lane=lane, model=model)
+    Route.objects.update(first_byte_seconds=60)
+    AgentProfile.objects.update(max_output_tokens=512)
+    Budget.objects.create(
+        workspace=workspace,
+        scope="workspace",
+        unit="micros",
+        window="total",
+        limit=1_000_000,
+    )
+    for number in range(int(turns)):
+        ask(f"question {number}")
+
+
 def serve(port: str) -> None:
     """Be the web process."""
     from gunicorn.app.wsgiapp import run
@@ -300,6 +333,7 @@ OURS: dict[str, Any] = {
     "approve": approve,
     "ask": ask,
     "bots": bots,
+    "purse": purse,
     "storm": storm,
     "serve": serve,
 }

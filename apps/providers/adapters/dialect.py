@@ -34,12 +34,14 @@ def with_whole_names(response: ModelResponse, tools: Iterable[Tool]) -> ModelRes
     """Give each tool call the name that was offered, where it was only repeated."""
     offered = [tool.name for tool in tools]
     parts = [
-        replace(part, tool_name=_whole(part.tool_name, offered))
-        if isinstance(part, ToolCallPart)
-        else part
+        _named(part, offered) if isinstance(part, ToolCallPart) else part
         for part in response.parts
     ]
     return replace(response, parts=parts)
+
+
+def _named(part: ToolCallPart, offered: list[str]) -> ToolCallPart:
+    return replace(part, tool_name=_whole(part.tool_name, offered))
 
 
 def _whole(said: str, offered: list[str]) -> str:
