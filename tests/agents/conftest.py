@@ -72,6 +72,8 @@ class FakeTools:
     """Records what was run; answers from `results` by alias."""
 
     results: dict[str, Any] = field(default_factory=dict)
+    #: Aliases whose code ran without isolation.
+    unconfined: set[str] = field(default_factory=set)
     calls: list[dict[str, Any]] = field(default_factory=list)
 
     def execute_tool(self, **call: Any) -> Outcome:
@@ -81,7 +83,13 @@ class FakeTools:
             result = result.pop(0)
         if isinstance(result, Exception):
             raise result
-        return Outcome(ids.new_id(), CallState.SUCCEEDED, result, Usage(micros=1))
+        return Outcome(
+            ids.new_id(),
+            CallState.SUCCEEDED,
+            result,
+            Usage(micros=1),
+            is_degraded=call["alias"] in self.unconfined,
+        )
 
 
 @pytest.fixture

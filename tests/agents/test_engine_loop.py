@@ -74,7 +74,20 @@ def test_answered_turn_has_a_header_and_one_event(
 
     facts = {"steps": 3, "failed": 0, "micros": 11, "scripted": True}
     assert facts.items() <= turn.header.items()
+    assert "isolation" not in turn.header
     assert Event.objects.filter(type="turn.answered", run_id=turn.run_id).count() == 1
+
+
+def test_header_says_that_a_tool_ran_without_isolation(
+    turn: Turn, model: FakeModel, tools: FakeTools
+) -> None:
+    tools.unconfined = {"polar_clock"}
+    model.answers = [says("", asks("polar_clock")), says("Noon.")]
+
+    carry(turn)
+
+    assert turn.header["isolation"] == "degraded"
+    assert turn.degraded is False  # the lane was the one that was asked for
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from apps.agents import services as agents
 from apps.agents.models import Conversation, Delta, Turn
 from apps.audit.models import Event
 from apps.channels import services, views
+from apps.channels.engine import replies
 from apps.channels.engine.stream import News, Piece
+from apps.common import clock
 
 HTMX = {"HX-Request": "true"}
 
@@ -55,6 +57,25 @@ def test_first_message_starts_a_conversation_and_a_turn(signed_in):
         "channels:conversation", args=[turn.conversation_id]
     )
     assert turn.message_text == "What time is it?"
+
+
+UNCONFINED = "a tool ran without isolation"
+
+
+@pytest.mark.parametrize("header", [{}, {"isolation": "degraded"}])
+def test_every_channel_says_that_a_tool_ran_without_isolation(
+    signed_in, conversation, header
+):
+    """The web chat in the turn's header, the others at the end of the reply."""
+    ended = {"state": "answered", "finished_at": clock.now()}
+    Turn.objects.update(answer_text="Noon.", header=header, **ended)
+    url = reverse("channels:conversation", args=[conversation.id])
+
+    page = signed_in.get(url).content.decode()
+
+    reply = replies.text_of(Turn.objects.get())
+    assert (UNCONFINED in page) is bool(header)
+    assert (UNCONFINED in reply.lower()) is bool(header)
 
 
 def test_message_with_htmx_answers_the_exchange_alone(signed_in, conversation):
