@@ -80,8 +80,9 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	POLAR_SINK_KILLS=100 $(PYTEST) -q -n 0 tests/audit/test_sinks.py
 	POLAR_CHANNEL_EVENTS=1000 $(PYTEST) -q -n 0 tests/channels/test_intake.py tests/channels/test_slack_hook.py
 	POLAR_STORM_EVENTS=1000 $(PYTEST) -q -n 0 -s -m journey tests/journeys/test_channel_storm.py
+	POLAR_REVOKE_TRIALS=1000 $(PYTEST) -q -s -n 0 tests/extensions/test_services_stopping.py
 	POLAR_REVOKE_TRIALS=1000 POLAR_STORM_TURNS=200 $(PY) tests/services.py exec -- \
-		$(PYTEST) -q -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
+		$(PYTEST) -q -s -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
 	$(MAKE) reference
 	$(PYTEST) -q -n 0 tests/journeys/test_three_agents.py # POLAR_LLAMA, POLAR_GGUF: a real server too
 	for with in "" "$(PY) tests/services.py exec --"; do POLAR_PURSE_TURNS=200 POLAR_PURSE_KILLS=8 $$with \

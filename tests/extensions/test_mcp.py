@@ -19,7 +19,7 @@ from apps.common import redaction
 from apps.common.actor import SYSTEM
 from apps.common.errors import UpstreamError
 from apps.extensions import ports
-from apps.extensions.adapters import processes, sandbox
+from apps.extensions.adapters import mcp_sessions, processes, sandbox
 from apps.extensions.adapters.mcp import McpRuntime
 from apps.extensions.errors import (
     DefinitionChanged,
@@ -127,6 +127,18 @@ def test_session_is_kept_between_calls(asked, runtime):
     asked("add", {"a": 2, "b": 2})
 
     assert list(runtime._sessions.values()) == [session]
+
+
+def test_tool_that_answers_by_a_task_is_refused_and_leaves_nothing_in_flight(
+    asked, runtime, monkeypatch
+):
+    monkeypatch.setattr(mcp_sessions, "_needs_task", lambda tool: tool.name == "add")
+
+    with pytest.raises(ToolMisconfigured, match="only by a task"):
+        asked("add", {"a": 1, "b": 1})
+
+    (session,) = runtime._sessions.values()
+    assert (session.in_flight, session.wire.headers) == ({}, {})
 
 
 def test_environment_is_empty_but_for_what_is_said(asked, monkeypatch):

@@ -103,3 +103,11 @@ def test_shadowing_and_hidden_characters_are_named(orders, plugin):
 
     assert any("goes by the name of polar/clock.now" in text for text in warnings)
     assert any("U+200B" in text for text in warnings)
+
+
+def test_kept_package_is_read_by_the_child_and_written_by_nobody(skill):
+    folder = store.folder_of(skill.package)
+
+    modes = {each.stat().st_mode & 0o777 for each in [folder, *folder.rglob("*")]}
+
+    assert modes == {0o444, 0o555}
