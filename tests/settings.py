@@ -16,9 +16,10 @@ _FIXED = {
     "POLAR_HOSTS": "testserver,localhost,127.0.0.1",
     "POLAR_ORIGINS": "",
     "POLAR_VAULT_KEYS": "",
-    "POLAR_WITNESS_DIR": "",
+    # Processes of a journey know theirs when they start.
+    "POLAR_WITNESS_DIR": os.environ.get("JOURNEY_WITNESS", ""),
     "POLAR_SNAPSHOT_DIR": "",
-    "POLAR_SINK_FILE": "",
+    "POLAR_SINK_FILE": os.environ.get("JOURNEY_SINK", ""),
     "POLAR_SINK_SYSLOG": "",
     "POLAR_SINK_HTTP_URL": "",
     "POLAR_SINK_S3_URL": "",

@@ -30,6 +30,7 @@ def seal(limit: int) -> int:
     sealed = _number(limit)
     reach("audit.sealed")
     witness.catch_up(where)
+    reach("audit.witnessed")
     head = Head.load()
     memory.remember(head)
     if _checkpoint_is_due(head):
@@ -94,6 +95,7 @@ def _number(limit: int) -> int:
             return 0
         _write_numbers([row[0] for row in rows], head.size)
         _grow(head, [bytes.fromhex(row[1]) for row in rows])
+        reach("audit.seal.before_commit")
     return len(rows)
 
 
