@@ -8,6 +8,13 @@ shell nor a `.env` beside it can reach a test. Only the two service addresses pa
 import base64
 import os
 
+
+def _witness() -> str:
+    """A journey's processes know theirs at the start, unless told to have none."""
+    refused = os.environ.get("POLAR_WITNESS_DIR") == ""
+    return "" if refused else os.environ.get("JOURNEY_WITNESS", "")
+
+
 _FIXED = {
     "DEBUG": "false",
     "SECRET_KEY": "tests-only-" + "s" * 50,
@@ -16,10 +23,9 @@ _FIXED = {
     "POLAR_HOSTS": "testserver,localhost,127.0.0.1",
     "POLAR_ORIGINS": "",
     "POLAR_VAULT_KEYS": "",
-    # Processes of a journey know theirs when they start.
-    "POLAR_WITNESS_DIR": os.environ.get("JOURNEY_WITNESS", ""),
+    "POLAR_WITNESS_DIR": _witness(),
     "POLAR_SNAPSHOT_DIR": "",
-    "POLAR_SINK_FILE": os.environ.get("JOURNEY_SINK", ""),
+    "POLAR_SINK_FILE": "",
     "POLAR_SINK_SYSLOG": "",
     "POLAR_SINK_HTTP_URL": "",
     "POLAR_SINK_S3_URL": "",

@@ -36,6 +36,8 @@ description: Read invoices and add them up.
 # Invoices
 Run scripts/add.py with the numbers.
 """
+#: Stored in the vault; no page may ever show it.
+CANARY = "canary-5f1d-kept-in-the-vault"
 QUESTIONS = (
     "What time is it?",
     "What is 17 * 23?",
@@ -169,9 +171,7 @@ def fill_fleet(home: Home) -> None:
         files={"SKILL.md": SKILL, "scripts/add.py": b"print(1)\n"},
         origin=extensions.Origin(source="https://example.org/invoices", revision="abc"),
     )
-    vault.put(
-        by=home.me.actor, name="Mail password", purpose="extension", value="s" * 24
-    )
+    vault.put(by=home.me.actor, name="Mail password", purpose="extension", value=CANARY)
     wanted = gateway.BudgetWanted(scope="workspace", limit=5_000_000)
     gateway.save_budget(by=home.me, wanted=wanted)
     grant = gateway.NewGrant(

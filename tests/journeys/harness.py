@@ -297,6 +297,17 @@ def witness_here() -> None:
     settings.POLAR_SNAPSHOT_DIR = settings.POLAR_WITNESS_DIR.parent / "snapshots"
 
 
+def settle_in(env: dict[str, str]) -> None:
+    """Point a process that was forked from a warm one at its own store."""
+    url = env["DATABASE_URL"]
+    assert env["REDIS_URL"] == settings.REDIS_URL, "the broker is decided at the start"
+    name = url.removeprefix("sqlite:///") if "sqlite" in url else url.split("/")[-1]
+    settings.DATABASES["default"]["NAME"] = name
+    connection.settings_dict["NAME"] = name
+    settings.DATABASE_URL = url
+    settings.ENVIRONMENT = dict(env)
+
+
 def prepare(arguments: list[str]) -> list[str]:
     """Arm and equip this process as its first words ask; return what is left."""
     from apps.common import failpoints

@@ -4,6 +4,7 @@ SQLite by default; where DATABASE_URL names PostgreSQL, each house gets a fresh
 database copied from one migrated template, and a Redis database of its own.
 """
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -21,11 +22,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
+from tests.journeys.forks import Forked
+
 ROOT = Path(__file__).resolve().parents[2]
 ON_POSTGRES = os.environ.get("DATABASE_URL", "").startswith("postgres")
 
+Process = subprocess.Popen[bytes] | Forked
+
 _numbers = itertools.count(1)
-_templates: dict[str, str] = {}
+_templates: dict[tuple[str, ...], str] = {}
+#: One run of the suite, whose processes share what is costly to make.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 
 
 class House:
@@ -44,18 +51,25 @@ class House:
             "JOURNEY_LOG": str(self.log),
             "JOURNEY_WITNESS": str(folder / "witness"),
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
 
-    def start(self, *arguments: str, die: str = "") -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, die: str = "") -> "Process":
         """Start a harness process; with `die` it kills itself there."""
-        armed = ["--die", die] if die else []
-        command = [sys.executable, "-m", "tests.journeys.harness", *armed, *arguments]
-        with (self.folder / f"out{len(self.processes)}.txt").open("wb") as out:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=self.env, stdout=out, stderr=out
-            )
+        armed = ("--die", die) if die else ()
+        out = self.folder / f"out{len(self.processes)}.txt"
+        process = self._begin((*armed, *arguments), out)
         self.processes.append(process)
         return process
+
+    def _begin(self, words: tuple[str, ...], out: Path) -> "Process":
+        """A fork of a warm process; one with another broker starts from nothing."""
+        if self.env["REDIS_URL"] == redis_url() and _is_ours(self.url):
+            return Forked(words, self.env, out)
+        command = [sys.executable, "-m", "tests.journeys.harness", *words]
+        with out.open("wb") as printed:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=self.env, stdout=printed, stderr=printed
+            )
 
     def do(self, *arguments: str, die: str = "") -> int:
         """Run a harness process to its end and return its exit code."""
@@ -136,6 +150,14 @@ def eventually(true: Callable[[], bool], within: float = 60.0) -> bool:
     return False
 
 
+def _is_ours(url: str) -> bool:
+    """Tell whether a store differs from the suite's in its name only."""
+    ours = os.environ.get("DATABASE_URL", "")
+    if not ON_POSTGRES:
+        return url.startswith("sqlite")
+    return url.rpartition("/")[0] == ours.rpartition("/")[0]
+
+
 def redis_url() -> str:
     """Return a Redis database of this test process's own, or "" without Redis."""
     given = os.environ.get("REDIS_URL", "")
@@ -145,37 +167,64 @@ def redis_url() -> str:
 
 
 def _template(prepare: tuple[str, ...]) -> str:
-    """Return the URL of a migrated database, made once per test process."""
-    key = " ".join(prepare)
-    if key not in _templates:
-        folder = Path(tempfile.mkdtemp(prefix="polar-template-"))
-        url = _new_url(folder)
-        if ON_POSTGRES:
-            _on_server(f'CREATE DATABASE "{_name(url)}"')
-        maker = House(folder, url)
-        for command in ("migrate", *prepare):
-            assert maker.do(command) == 0, maker.output()
-        _templates[key] = url
-    return _templates[key]
-
-
-def _copy(template: str, folder: Path) -> str:
-    url = _new_url(folder)
-    if ON_POSTGRES:
-        _on_server(f'CREATE DATABASE "{_name(url)}" TEMPLATE "{_name(template)}"')
-        return url
-    source = Path(template.removeprefix("sqlite:///"))
-    with closing(sqlite3.connect(source)) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy(source, folder / "polar.db")
+    """Return the URL of a migrated database, made once for all test processes."""
+    if prepare in _templates:
+        return _templates[prepare]
+    folder = _shared_folder() / ("-".join(prepare) or "bare")
+    url = _new_url(folder, f"journey_{_RUN}_{folder.name}")
+    with _alone(folder):
+        if not (folder / "made").exists():
+            _make(url, folder, prepare)
+            (folder / "made").touch()
+    _templates[prepare] = url
     return url
 
 
-def _new_url(folder: Path) -> str:
+def _make(url: str, folder: Path, prepare: tuple[str, ...]) -> None:
+    if prepare:
+        _copy_to(_template(()), url, folder)
+    elif ON_POSTGRES:
+        _on_server(f'CREATE DATABASE "{_name(url)}"')
+    maker = House(folder, url)
+    for command in prepare or ("migrate",):
+        assert maker.do(command) == 0, maker.output()
+    if not ON_POSTGRES:
+        # From here on nobody opens it: the file alone is the whole of it.
+        with closing(sqlite3.connect(folder / "polar.db")) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _shared_folder() -> Path:
+    """Where the processes of one run of the suite keep what they share."""
+    backend = "postgres" if ON_POSTGRES else "sqlite"
+    return Path(tempfile.gettempdir()) / f"polar-templates-{_RUN}-{backend}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy(template: str, folder: Path) -> str:
+    url = _new_url(folder, f"journey_{os.getpid()}_{next(_numbers)}")
+    _copy_to(template, url, folder)
+    return url
+
+
+def _copy_to(template: str, url: str, folder: Path) -> None:
+    if ON_POSTGRES:
+        _on_server(f'CREATE DATABASE "{_name(url)}" TEMPLATE "{_name(template)}"')
+        return
+    shutil.copy(template.removeprefix("sqlite:///"), folder / "polar.db")
+
+
+def _new_url(folder: Path, name: str) -> str:
     if not ON_POSTGRES:
         return f"sqlite:///{folder}/polar.db"
     parts = urlsplit(os.environ["DATABASE_URL"])
-    name = f"journey_{os.getpid()}_{next(_numbers)}"
     return urlunsplit(parts._replace(path=f"/{name}"))
 
 

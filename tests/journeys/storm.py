@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.journeys.outside import Received
-from tests.journeys.processes import ROOT, House, eventually, house
+from tests.journeys.processes import ROOT, House, Process, eventually, house
 from tests.services import free_port
 
 TOKEN = "pat_" + "storm" * 8
@@ -47,14 +47,14 @@ class Storm:
         command = [sys.executable, "-m", "tests.journeys.outside", str(receiver_port)]
         receiver = subprocess.Popen([*command, str(self.effects), "0.02"], cwd=ROOT)
         polar.processes.append(receiver)
-        self.roles: dict[str, subprocess.Popen[bytes]] = {}
+        self.roles: dict[str, Process] = {}
         self.answered: Counter[int] = Counter()
         self.lost_answers = 0
         self.kills: Counter[str] = Counter()
 
     # --- processes
 
-    def start(self, role: str, *, die: str = "") -> subprocess.Popen[bytes]:
+    def start(self, role: str, *, die: str = "") -> Process:
         commands = {
             "web": ("serve", str(self.port)),
             "clock": ("--lease", LEASE, "clock"),
@@ -188,7 +188,7 @@ def storm(folder: Path, seed: int = 1) -> Iterator[Storm]:
                 end(process)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: Process) -> None:
     """SIGKILL a process and those it started, all at the same moment."""
     for pid in reversed(family(process.pid)):
         try:

@@ -44,7 +44,9 @@ def test_clock_when_killed_at_each_step_then_the_next_one_goes_on(
     assert polar.do("ask", "What time is it?") == 0, polar.output()
     for failpoint in FAILPOINTS:
         dying = polar.start(*LEASE, "clock", die=failpoint)
-        assert dying.wait(timeout=30) == -signal.SIGKILL, f"{failpoint} {polar.output()}"
+        assert dying.wait(timeout=30) == -signal.SIGKILL, (
+            f"{failpoint} {polar.output()}"
+        )
 
     polar.start(*LEASE, "clock")
     polar.start("worker", "--concurrency", "2")
