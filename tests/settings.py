@@ -10,9 +10,10 @@ import os
 
 
 def _witness() -> str:
-    """A journey's processes know theirs at the start, unless told to have none."""
-    refused = os.environ.get("POLAR_WITNESS_DIR") == ""
-    return "" if refused else os.environ.get("JOURNEY_WITNESS", "")
+    """Only the processes of a journey are given one, by whoever starts them."""
+    return (
+        os.environ.get("POLAR_WITNESS_DIR", "") if "JOURNEY_LOG" in os.environ else ""
+    )
 
 
 _FIXED = {

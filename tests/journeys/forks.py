@@ -32,6 +32,10 @@ class Forked:
         self._process.start()
         self.pid = self._process.pid or 0
 
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
     def poll(self) -> int | None:
         return self._process.exitcode
 

@@ -50,6 +50,7 @@ class House:
             "REDIS_URL": redis_url(),
             "JOURNEY_LOG": str(self.log),
             "JOURNEY_WITNESS": str(folder / "witness"),
+            "POLAR_WITNESS_DIR": str(folder / "witness"),
         }
         self.processes: list[Process] = []
 

@@ -52,7 +52,8 @@ def test_clock_when_killed_at_each_step_then_the_next_one_goes_on(
 
     done = eventually(lambda: polar.rows(ANSWERED) == [("answered", len(FAILPOINTS))])
     assert done, f"{polar.states()} {polar.output()}"
-    assert polar.rows(SLOTS) == [("fired", 1)]
+    fired = eventually(lambda: polar.rows(SLOTS) == [("fired", 1)])
+    assert fired, f"{polar.rows(SLOTS)} {polar.output()}"
     sealed = eventually(lambda: polar.rows(UNSEALED) == [(0,)])
     assert sealed, polar.output()
     assert polar.do("audit", "verify") == 0, polar.output()

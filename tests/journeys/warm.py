@@ -10,7 +10,7 @@ import polar_site  # noqa: F401 (puts the fixed SQLite in place before Django)
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 # A witness will be told; that there is one decides already here what a clock does.
-os.environ.setdefault("JOURNEY_WITNESS", "/nonexistent")
+os.environ.update({"JOURNEY_LOG": "", "POLAR_WITNESS_DIR": "/nonexistent"})
 
 import django
 
