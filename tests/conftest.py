@@ -13,7 +13,7 @@ from pytest_django import DjangoDbBlocker
 
 from apps.access import services as access
 from apps.access.models import Principal, Role, User, Workspace
-from apps.audit.engine import memory, triggers
+from apps.audit.engine import memory, opened, triggers
 from apps.common import clock
 from tests import network, people
 
@@ -101,6 +101,7 @@ def on_a_file(transactional_db: None, tmp_path: Path) -> Iterator[None]:
         connection.drop_idle()
         connection.settings_dict["NAME"] = name
         connection.connection = in_memory
+        opened.note_opened(connection)
 
 
 @pytest.fixture
