@@ -196,9 +196,15 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["ENGINE"] = "polar_site.sqlite3"
     DATABASES["default"]["OPTIONS"] = SQLITE_OPTIONS
 else:
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"]["ENGINE"] = "polar_site.postgresql"
     DATABASES["default"]["OPTIONS"] = {
-        "pool": {"min_size": 1, "max_size": 20, "timeout": 30},
+        # Nobody waits long for a server that is away, and the next who asks tries it.
+        "pool": {
+            "min_size": 1,
+            "max_size": 20,
+            "timeout": 15,
+            "reconnect_timeout": 3,
+        },
         "options": "-c statement_timeout=60000 -c lock_timeout=20000 "
         "-c idle_in_transaction_session_timeout=60000",
     }

@@ -1,6 +1,7 @@
 """Money and durations in words; failpoints and loops at the edge of a process."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,40 @@ def test_loop_goes_on_after_a_step_failed(monkeypatch, caplog):
 
     assert len(calls) == 2
     assert [record.loop for record in caplog.records] == ["test"]
+
+
+def test_loop_lets_go_of_its_connection_after_a_step_failed(monkeypatch):
+    stop, closed = threading.Event(), []
+    monkeypatch.setattr(stop, "wait", lambda seconds: stop.set())
+    outside = SimpleNamespace(in_atomic_block=False, close=lambda: closed.append(1))
+    inside = SimpleNamespace(in_atomic_block=True, close=lambda: closed.append(2))
+    all_of_them = SimpleNamespace(all=lambda initialized_only: [outside, inside])
+    monkeypatch.setattr(loops, "connections", all_of_them)
+
+    def step():
+        raise ValueError
+
+    loops.run_forever("test", step, interval=0, stop=stop)
+
+    assert closed == [1]
+
+
+def test_loop_waits_no_longer_than_it_may(monkeypatch):
+    stop, waits = threading.Event(), []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 4:
+            stop.set()
+
+    monkeypatch.setattr(stop, "wait", wait)
+
+    def step():
+        raise ValueError
+
+    loops.run_forever("test", step, interval=0, stop=stop, longest=3)
+
+    assert waits == [1, 2, 3, 3]
 
 
 def test_loop_waits_longer_after_each_failure(monkeypatch):

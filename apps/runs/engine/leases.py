@@ -24,6 +24,8 @@ from apps.runs.queries import schema_version
 
 #: How often leases are renewed.
 RENEW_SECONDS = 10.0
+#: How soon a renewal that failed is tried again, at the latest.
+RETRY_SECONDS = 3.0
 #: A process whose lease thread is silent for so long ends itself.
 HUNG_SECONDS = 60.0
 
@@ -87,7 +89,11 @@ class LeaseKeeper:
         self._thread = threading.Thread(
             target=run_forever,
             args=("leases", self._turn),
-            kwargs={"interval": RENEW_SECONDS, "stop": self._stop},
+            kwargs={
+                "interval": RENEW_SECONDS,
+                "stop": self._stop,
+                "longest": RETRY_SECONDS,
+            },
             name="leases",
             daemon=True,
         )

@@ -33,6 +33,8 @@ ROOM_SECONDS = 0.05
 #: Without a sign of a commit: runs fall due by time alone.
 SQLITE_POLL_SECONDS = 0.25
 SERVER_POLL_SECONDS = 1.0
+#: How soon a look that failed is tried again, at the latest.
+RETRY_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
 #: Runs taken in one claim.
 MOST_AT_ONCE = 64
@@ -105,7 +107,11 @@ class Watch:
             thread = threading.Thread(
                 target=run_forever,
                 args=(name, step),
-                kwargs={"interval": every, "stop": self._stop},
+                kwargs={
+                    "interval": every,
+                    "stop": self._stop,
+                    "longest": RETRY_SECONDS,
+                },
                 name=name,
                 daemon=True,
             )

@@ -1,0 +1,1 @@
+"""PostgreSQL for many threads of one process: see `base`."""
