@@ -7,11 +7,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.access.models import Principal
+from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Fenced
 from apps.runs import services
 from apps.runs.engine import settle
 from apps.runs.engine.claim import anything_due, check_fence, claim
+from apps.runs.engine.clock import Clock
 from apps.runs.engine.leases import LeaseKeeper
 from apps.runs.engine.sweep import sweep
 from apps.runs.models import Run, State
@@ -134,6 +136,47 @@ def test_fence_when_lease_lapsed_and_taken_again_then_stale_write_is_refused(
 
     run.refresh_from_db()
     assert (run.state, run.fence, run.attempt) == (State.RUNNING, 2, 2)
+
+
+@pytest.mark.parametrize("back", [timedelta(hours=1), timedelta(days=3)])
+def test_run_when_the_clock_was_set_back_during_its_lease_then_it_goes_on_once(
+    enqueue: Enqueue, back: timedelta
+) -> None:
+    run = enqueue(due_at=clock.now() - back - timedelta(hours=1))
+    stale = claim_some()[0]
+
+    with clock.frozen(clock.now() - back):
+        sweep()
+        clock.advance(60)
+        fresh = claim_some(owner="w2")[0]
+        settle.finish(fresh, Finish())
+    with pytest.raises(Fenced):
+        settle.finish(stale, Finish())
+
+    run.refresh_from_db()
+    assert (run.state, run.fence) == (State.SUCCEEDED, 2)
+    assert Event.objects.filter(type="run.finished", run_id=run.id).count() == 1
+
+
+def test_lease_when_the_clock_was_set_back_a_little_then_it_holds(
+    enqueue: Enqueue,
+) -> None:
+    enqueue()
+    claim_some()
+
+    with clock.frozen(clock.now() - timedelta(minutes=2)):
+        assert sweep().reclaimed == 0
+
+
+@pytest.mark.parametrize("back", [timedelta(hours=1), timedelta(days=3)])
+def test_clock_when_it_was_set_back_then_another_process_becomes_it(
+    db: None, back: timedelta
+) -> None:
+    assert Clock().acquire()
+
+    assert not Clock().acquire()
+    with clock.frozen(clock.now() - back):
+        assert Clock().acquire()
 
 
 def test_fence_when_run_was_cancelled_then_check_fence_refuses(

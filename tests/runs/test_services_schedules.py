@@ -15,6 +15,7 @@ from apps.runs.engine import calendar, delivery
 from apps.runs.errors import BadSchedule
 from apps.runs.models import Proposal, Run, Schedule, ScheduleState, Slot, State
 from tests import people
+from tests.runs.conftest import claim_some
 
 NINE = datetime(2026, 11, 2, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -202,15 +203,36 @@ def test_clock_that_jumps_ahead_and_back_fires_no_slot_twice(plan, catch_up, jum
     assert wanted <= set(fired)
 
 
-def test_clock_set_back_an_hour_fires_nothing_again(plan):
-    plan()
+@pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
+@pytest.mark.parametrize("back", [HOUR, timedelta(days=3)])
+def test_clock_set_back_fires_each_slot_once(plan, catch_up, back):
+    plan(catch_up=catch_up)
     tick(NINE)
     end_all(State.SUCCEEDED)
 
-    tick(NINE - HOUR)
-    tick(NINE)
+    for half_hours in range(int(back / HOUR) * 2 + 3):
+        tick(NINE - back + half_hours * HOUR / 2)
+        end_all(State.SUCCEEDED)
 
-    assert Run.objects.count() == 1
+    fired = Slot.objects.filter(state="fired").values_list("slot_at", flat=True)
+    assert sorted(fired) == [NINE, NINE + HOUR]
+    assert Run.objects.count() == 2
+
+
+@pytest.mark.parametrize("back", [HOUR, timedelta(days=3)])
+def test_clock_set_back_while_a_slots_run_is_carried_starts_it_no_second_time(
+    plan, back
+):
+    plan(overlap="queue")
+    tick(NINE)
+    with clock.frozen(NINE):
+        (carried,) = claim_some()
+
+    for half_hours in range(int(back / HOUR) * 2 + 1):
+        tick(NINE - back + half_hours * HOUR / 2)
+
+    assert Run.objects.get().id == carried.run.id
+    assert Slot.objects.get().slot_at == NINE
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from apps.audit.errors import StoreInDoubt
 from apps.common import clock, ids
 from apps.common.loops import run_forever
 from apps.runs.engine import guard
-from apps.runs.models import ClockLease
+from apps.runs.models import LONGEST_LEASE, ClockLease
 from apps.runs.ports import Tick, ticks
 
 LEASE_SECONDS = 15.0
@@ -40,7 +40,8 @@ class Clock:
         now, moment = clock.now(), clock.monotonic()
         ClockLease.load()
         free = Q(owner=self.owner) | Q(lease_until__isnull=True)
-        taken = ClockLease.objects.filter(free | Q(lease_until__lte=now)).update(
+        over = Q(lease_until__lte=now) | Q(lease_until__gt=now + LONGEST_LEASE)
+        taken = ClockLease.objects.filter(free | over).update(
             owner=self.owner, lease_until=now + timedelta(seconds=LEASE_SECONDS)
         )
         self._held_until = moment + LEASE_SECONDS if taken else 0.0
@@ -59,7 +60,13 @@ class Clock:
         """Do the jobs until told to stop."""
         guard.start(stop)
         threads = [self._start(tick, stop) for tick in ticks]
-        run_forever("clock.lease", self.acquire, interval=RENEW_SECONDS, stop=stop)
+        run_forever(
+            "clock.lease",
+            self.acquire,
+            interval=RENEW_SECONDS,
+            stop=stop,
+            longest=RENEW_SECONDS,
+        )
         for thread in threads:
             thread.join(timeout=2)
         self.release()

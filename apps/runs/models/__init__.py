@@ -16,6 +16,9 @@ from apps.runs.models.run import (
     LIFECYCLE as LIFECYCLE,
 )
 from apps.runs.models.run import (
+    LONGEST_LEASE as LONGEST_LEASE,
+)
+from apps.runs.models.run import (
     SETTLED as SETTLED,
 )
 from apps.runs.models.run import (

@@ -4,7 +4,7 @@ Invariants: states come from `LIFECYCLE` alone and a CHECK repeats it; one run o
 a serial key is running.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 
 from django.db import models
@@ -25,6 +25,10 @@ audit_ports.declare(
     "run.held_stale",
 )
 audit_ports.keep_whole("schedule.fired", "run.finished", "run.parked")
+
+
+#: No lease is this long: one that ends later was taken before the clock was set back.
+LONGEST_LEASE = timedelta(minutes=5)
 
 
 class State(models.TextChoices):
@@ -123,8 +127,9 @@ class RunQuerySet(WorkspaceQuerySet):
         return self.order_by("-priority", "due_at", "id")
 
     def expired(self, now: datetime) -> Self:
-        """Keep running runs whose worker stopped renewing."""
-        return self.filter(state=State.RUNNING, lease_until__lte=now)
+        """Keep running runs whose worker stopped renewing, by this clock or another."""
+        over = Q(lease_until__lte=now) | Q(lease_until__gt=now + LONGEST_LEASE)
+        return self.filter(over, state=State.RUNNING)
 
     def overslept(self, now: datetime) -> Self:
         """Keep waiting runs whose time to go on has come."""
