@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -38,6 +39,8 @@ SUPERVISOR_LOG = LOGS / "supervisord.log"
 #: Waits so many seconds; only `common.clock` may read the time.
 pause = threading.Event().wait
 
+#: What a file made here denies: everything to everybody but its owner.
+PRIVATE = 0o077
 #: How long the web process may take to answer first. Units: seconds.
 READY_SECONDS = 120
 
@@ -235,6 +238,7 @@ def write_supervisor_config() -> Path:
         "loglevel": "warn",
         "pidfile": "var/supervisord.pid",
         "childlogdir": "var/log",
+        "umask": f"{PRIVATE:03o}",
     }
     names = []
     for name, command in programs():
@@ -366,9 +370,19 @@ def follow(runner: "subprocess.Popen[bytes]", position: int) -> int:
     return 0
 
 
+def keep_private() -> None:
+    """Let no stranger on this machine read what is written from here on, nor the
+    secrets, logs and copies of an older install."""
+    os.umask(PRIVATE)
+    for path in (ENV_FILE, VAR):
+        if path.exists():
+            path.chmod(path.stat().st_mode & ~stat.S_IRWXO)
+
+
 def run() -> int:
     """`make run`: install, write `.env`, migrate, seed, start, and stay."""
     install("base")
+    keep_private()
     write_env()
     check_port_is_free()
     LOGS.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,13 @@ costs more than a statement.
 Invariants: a turn lasts from before BEGIN until after the commit; a connection is
 kept only outside a transaction, without an error, and while its path still names the
 file it opened, with the write-ahead log it had: SQLite goes on in a log that was
-deleted under it.
+deleted under it; no stranger on this machine may read the file.
 Source: docs/decisions/0013-turns-at-the-sqlite-file.md
 """
 
+import contextlib
 import os
+import stat
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -85,6 +87,18 @@ def file_identity(path: str) -> FileIdentity | None:
     return found.st_dev, found.st_ino, log
 
 
+def make_private(path: str) -> None:
+    """Let nobody but its owner read a new file, and no stranger an old one. SQLite
+    gives the log beside it the file's own mode."""
+    with contextlib.suppress(OSError):  # what cannot be opened, SQLite says itself
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(OSError):
+            mode = stat.S_IMODE(os.stat(name).st_mode)
+            if mode & stat.S_IRWXO:
+                os.chmod(name, mode & ~stat.S_IRWXO)
+
+
 def is_same_file(opened: FileIdentity, now: FileIdentity | None) -> bool:
     """Tell whether a connection that opened the one may go on with the other."""
     return now is not None and opened[:2] == now[:2] and opened[2] in (0, now[2])
@@ -120,6 +134,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if kept is not None:
             raw, self._identity = kept
             return raw
+        if not (self.is_in_memory_db() or path.startswith("file:")):
+            make_private(path)
         raw = super().get_new_connection(conn_params)
         self._identity = file_identity(path)
         return raw

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 
-from polar_site.sqlite3.base import MOST_IDLE, Idle, file_identity
+from polar_site.sqlite3.base import MOST_IDLE, DatabaseWrapper, Idle, file_identity
 from polar_site.sqlite3.turns import NEXT, Seats, Turns, Turnstile
 
 
@@ -180,3 +181,55 @@ def test_idle_when_in_a_transaction_or_full_then_refused(tmp_path: Path) -> None
     assert not idle.keep(str(path), identity, busy)
     kept = [idle.keep(str(path), identity, opened(path)) for _ in range(MOST_IDLE + 1)]
     assert kept == [True] * MOST_IDLE + [False]
+
+
+@pytest.fixture
+def loose(tmp_path: Path) -> Iterator[Path]:
+    """A store of an older install, which everybody may read, and its log."""
+    before = os.umask(0o022)
+    path = tmp_path / "old.db"
+    with closing(opened(path)) as raw:
+        raw.execute("PRAGMA journal_mode=WAL")
+        raw.execute("INSERT INTO t VALUES (1)")
+        yield path
+    os.umask(before)
+
+
+def modes(folder: Path) -> set[int]:
+    return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+def connect(path: Path) -> Any:
+    settings = {**connections["default"].settings_dict, "NAME": str(path)}
+    wrapper = DatabaseWrapper(settings)
+    return wrapper.get_new_connection(wrapper.get_connection_params())
+
+
+def test_store_when_new_then_its_owner_alone_reads_it_and_its_log(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0)
+    try:
+        with closing(connect(tmp_path / "new.db")) as raw:
+            raw.execute("PRAGMA journal_mode=WAL")
+            raw.execute("CREATE TABLE t (x)")
+            assert len(list(tmp_path.iterdir())) == 3
+            assert modes(tmp_path) == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_store_when_strangers_could_read_it_then_no_longer(loose: Path) -> None:
+    assert modes(loose.parent) == {0o644}
+
+    connect(loose).close()
+
+    assert modes(loose.parent) == {0o640}
+
+
+def test_store_when_shared_with_a_group_then_left_so(loose: Path) -> None:
+    loose.chmod(0o660)
+
+    connect(loose).close()
+
+    assert loose.stat().st_mode & 0o777 == 0o660

@@ -1,6 +1,7 @@
 """The first `.env`: made once, private, and never over a database's only key."""
 
 import contextlib
+import os
 import sqlite3
 import stat
 
@@ -76,6 +77,22 @@ def test_env_when_a_key_ring_is_given_asks_for_no_single_key(clone, monkeypatch)
     bootstrap.write_env()
 
     assert "POLAR_VAULT_KEY" not in bootstrap.read_env()
+
+
+def test_old_install_is_closed_to_strangers_and_so_is_what_comes(clone, monkeypatch):
+    monkeypatch.setattr(bootstrap, "VAR", clone / "var")
+    (clone / "var").mkdir(mode=0o755)
+    (clone / ".env").write_text("")
+    (clone / ".env").chmod(0o644)
+    before = os.umask(0o022)
+    try:
+        bootstrap.keep_private()
+        (clone / "new").touch()
+    finally:
+        os.umask(before)
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in clone.iterdir()}
+    assert modes == {"var": 0o750, ".env": 0o640, "new": 0o600}
 
 
 def test_every_process_of_the_procfile_is_supervised():
