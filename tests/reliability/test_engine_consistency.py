@@ -130,6 +130,19 @@ def set_aside_by_nobody(turn: Turn) -> None:
     )
 
 
+def past_its_limit(turn: Turn) -> None:
+    Budget.objects.create(
+        scope="global", unit="micros", window="day", limit=10, spent=14, overrun=3
+    )
+
+
+def slices_that_say_less(turn: Turn) -> None:
+    row = Budget.objects.create(
+        scope="global", unit="micros", window="day", is_rolling=True, limit=10, spent=5
+    )
+    row.slices.create(starts_at=clock.now(), amount=4)
+
+
 def never_given_back(turn: Turn) -> None:
     call = Call.objects.filter(state="succeeded").first()
     assert call is not None
@@ -169,6 +182,8 @@ def two_slots(turn: Turn) -> None:
         (key_twice, {"effects"}),
         (fence_falls, {"fences"}),
         (set_aside_by_nobody, {"budgets"}),
+        (slices_that_say_less, {"budgets"}),
+        (past_its_limit, {"limits"}),
         (never_given_back, {"reservations"}),
         (two_slots, {"slots"}),
     ],

@@ -21,7 +21,7 @@ from apps.audit import queries as audit_queries
 from apps.audit import services as audit
 from apps.audit.models import Event
 from apps.common import clock
-from apps.gateway.models import HOLDING, Budget, Call, CallState
+from apps.gateway.models import HOLDING, Budget, Call, CallState, OnExceed
 from apps.runs.models import FINISHED, SETTLED, Run, Slot, SlotState, State
 
 #: Sweeps settle what a dead process left well within this.
@@ -149,14 +149,34 @@ def _fences() -> Iterator[str]:
 
 
 def _budgets() -> Iterator[str]:
-    """I10: what is set aside is what calls have set aside; no limit is passed but by
-    what settlements took above it."""
+    """What is set aside is what calls have set aside."""
     open_ones = Sum(
         "reservation__amount", filter=Q(reservation__settled_amount__isnull=True)
     )
     held = Budget.objects.annotate(held=Coalesce(open_ones, 0))
     for row in held.exclude(reserved=F("held")).order_by("id").iterator():
         yield f"budget {row.id} sets {row.reserved} aside, its calls {row.held}"
+    rolling = Budget.objects.filter(is_rolling=True)
+    counted = rolling.annotate(counted=Coalesce(Sum("slices__amount"), 0))
+    for row in counted.exclude(spent=F("counted")).order_by("id").iterator():
+        yield f"budget {row.id} spent {row.spent}, its slices {row.counted}"
+
+
+def _limits() -> Iterator[str]:
+    """I10: only a settlement above its reservation passes a limit that blocks.
+
+    One that a person has changed since may stand below what was spent before, and
+    a rolling one forgets an overrun before its slice; neither is judged.
+    """
+    blocking = Budget.objects.filter(
+        on_exceed=OnExceed.BLOCK, is_rolling=False, version=1
+    )
+    passed = blocking.filter(limit__lt=F("spent") + F("reserved") - F("overrun"))
+    for row in passed.order_by("id").iterator():
+        yield (
+            f"budget {row.id} allows {row.limit}: {row.spent} spent, {row.overrun} of"
+            f" it above what was set aside, {row.reserved} set aside"
+        )
 
 
 def _reservations() -> Iterator[str]:
@@ -196,6 +216,7 @@ RULES = (
     Rule("effects", "a key has one effect", _effects),
     Rule("fences", "the fences of a run never fall", _fences),
     Rule("budgets", "what is set aside is what calls set aside", _budgets),
+    Rule("limits", "no limit that blocks is passed, but by an overrun", _limits),
     Rule(
         "reservations", "nothing stays set aside for a call that is over", _reservations
     ),
