@@ -71,6 +71,8 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 		$(PYTEST) -q -n 0 tests/journeys/test_turn_survives_any_kill.py; done
 	POLAR_STORE_STORMS=1 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -n 0 -s tests/journeys/test_postgres_rollback.py tests/journeys/test_store_storms.py
+	POLAR_STORE_STORMS=1 $(PYTEST) -q -n 0 -s tests/journeys/test_store_rollback.py
+	POLAR_STORM_STOPS=200 $(PYTEST) -q -n 0 -s tests/journeys/test_stopped_worker.py
 	POLAR_STORM_RUNS=10000 POLAR_STORM_KILLS=500 POLAR_STORM_LEASE=20 $(PYTEST) -q -s -n 0 tests/journeys/test_kill_storm.py
 	POLAR_STORM_RUNS=10000 POLAR_STORM_KILLS=500 POLAR_STORM_LEASE=20 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -s -n 0 tests/journeys/test_kill_storm.py

@@ -14,8 +14,9 @@ from tests import services
 
 
 class Cluster:
-    """One cluster on loopback, durable, that archives its WAL.
+    """One cluster on loopback that archives its WAL.
 
+    Its server crashes and the machine does not, so nothing here waits for the disk.
     Others than its owner must be able to pass through the folders above `home`.
     """
 
@@ -24,10 +25,12 @@ class Cluster:
         self.port = services.free_port()
         self.url = f"postgres://polar@127.0.0.1:{self.port}/polar"
         self.server: subprocess.Popen[bytes] | None = None
+        #: How often it was stopped without a word.
+        self.crashes = 0
         self.archive.mkdir(parents=True)
         self.own(home)
         self._tool(
-            "initdb", "-D", self.data, "-U", "polar", "-A", "trust", "-E", "UTF8"
+            "initdb", "-N", "-D", self.data, "-U", "polar", "-A", "trust", "-E", "UTF8"
         )
         self.start()
         services.create_database(str(services.find("createdb")), self.port)
@@ -39,6 +42,7 @@ class Cluster:
             f"port={self.port}",
             f"unix_socket_directories={self.home}",
             "max_connections=100",
+            "fsync=off",
             "archive_mode=on",
             # What is archived stays: a copy that went back writes the same names.
             f"archive_command=test -f {self.archive}/%f || cp %p {self.archive}/%f",
@@ -52,7 +56,7 @@ class Cluster:
         services.wait_for(self.port, self.server)
         for _ in range(300):
             try:
-                psycopg.connect(self.url.replace("/polar", "/postgres")).close()
+                psycopg.connect(self.url, dbname="postgres").close()
                 return
             except psycopg.OperationalError:
                 time.sleep(0.1)
@@ -60,6 +64,7 @@ class Cluster:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it: SIGINT is a fast stop, SIGQUIT an immediate one, like a crash."""
         if self.server is not None:
+            self.crashes += how == signal.SIGQUIT
             self.server.send_signal(how)
             self.server.wait(timeout=30)
             self.server = None
@@ -79,7 +84,9 @@ class Cluster:
     def back_up(self) -> Path:
         """A base backup, taken while it runs."""
         into = self.home / "base"
-        self._client("pg_basebackup", "-D", str(into), "-X", "stream", "-c", "fast")
+        self._client(
+            "pg_basebackup", "-D", str(into), "-X", "stream", "-c", "fast", "-N"
+        )
         return into
 
     def dump(self) -> Path:

@@ -16,8 +16,11 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from tests.journeys.outside import Received
 from tests.journeys.processes import ROOT, House, Process, eventually, house
@@ -30,14 +33,25 @@ LEASE = os.environ.get("POLAR_STORM_LEASE", "6")
 MOVING = ("queued", "running")
 #: What a storm may be answered: taken in, and honest refusals to be sent again.
 ANSWERS = {202, 409, 503, 507}
+#: What changes as long as anything moves.
+MOVES = "SELECT state, count(*), sum(fence) FROM runs_run GROUP BY state"
+#: A storm of any size may take its time; it may not stand still. Units: seconds.
+PATIENCE = 120.0
 MOST_FILES, MOST_MEGABYTES = 400, 600
 
 
 class Storm:
     """One house in a storm."""
 
-    def __init__(self, polar: House, seed: int) -> None:
-        self.polar = polar
+    def __init__(
+        self,
+        polar: House,
+        seed: int,
+        *,
+        lease: str = LEASE,
+        effect_seconds: float = 0.02,
+    ) -> None:
+        self.polar, self.lease = polar, lease
         self.chance = random.Random(seed)
         self.port = free_port()
         self.effects = polar.folder / "effects.txt"
@@ -45,11 +59,14 @@ class Storm:
         receiver_port = free_port()
         polar.env["JOURNEY_RECEIVER"] = f"http://127.0.0.1:{receiver_port}/"
         command = [sys.executable, "-m", "tests.journeys.outside", str(receiver_port)]
-        receiver = subprocess.Popen([*command, str(self.effects), "0.02"], cwd=ROOT)
+        command += [str(self.effects), str(effect_seconds)]
+        receiver = subprocess.Popen(command, cwd=ROOT)
         polar.processes.append(receiver)
         self.roles: dict[str, Process] = {}
         self.answered: Counter[int] = Counter()
         self.lost_answers = 0
+        #: Refusals for now that did not say when to ask again.
+        self.bare = 0
         self.kills: Counter[str] = Counter()
 
     # --- processes
@@ -57,16 +74,17 @@ class Storm:
     def start(self, role: str, *, die: str = "") -> Process:
         commands = {
             "web": ("serve", str(self.port)),
-            "clock": ("--lease", LEASE, "clock"),
+            "clock": ("--lease", self.lease, "clock"),
         }
-        worker = ("--lease", LEASE, "worker", "--concurrency", "6", "--name", role)
+        lease = ("--lease", self.lease)
+        worker = (*lease, "worker", "--concurrency", "6", "--name", role)
         self.roles[role] = self.polar.start(*commands.get(role, worker), die=die)
         return self.roles[role]
 
     def kill(self, role: str) -> None:
         """SIGKILL a process and its children, and start another in its place."""
         end(self.roles[role])
-        self.kills[role.rstrip("12")] += 1
+        self.kills[role.rstrip("123456789")] += 1
         self.start(role)
 
     def blow(self, kills: int, pause: tuple[float, float]) -> None:
@@ -100,13 +118,16 @@ class Storm:
         with ThreadPoolExecutor(4) as pool:
             return list(pool.map(ask, range(len(texts))))
 
-    def ask(self, number: int, text: str, within: float = 240) -> str:
-        until = time.monotonic() + within
-        while time.monotonic() < until:
+    def ask(self, number: int, text: str) -> str:
+        """Ask until it is taken in; give up when for long nothing at all is."""
+        taken, since = self.answered[202], time.monotonic()
+        while time.monotonic() - since < PATIENCE:
             status, body = self.send("/api/v1/orchestrate", {"text": text}, number)
             if status == 202:
                 return str(body["runId"])
             time.sleep(0.2)
+            if self.answered[202] != taken:
+                taken, since = self.answered[202], time.monotonic()
         raise AssertionError(f"no answer to message {number}: {self.answered}")
 
     def send(
@@ -129,6 +150,9 @@ class Storm:
                 return answer.status, json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as refusal:
             self.answered[refusal.code] += 1
+            passes = refusal.code in (503, 507)
+            self.bare += passes and not refusal.headers.get("Retry-After")
+            refusal.close()
             return refusal.code, {}
         except (OSError, ValueError):
             self.lost_answers += body is not None
@@ -136,13 +160,19 @@ class Storm:
 
     # --- what became of it
 
-    def quiet(self, within: float) -> bool:
-        """Wait until nothing moves any more."""
-
-        def still() -> bool:
-            return not set(self.polar.states()) & set(MOVING)
-
-        return eventually(still, within)
+    def quiet(self) -> bool:
+        """Wait until nothing is to be done; False when for long nothing moves."""
+        seen: object = None
+        now, since = [("queued", 0, 0)], time.monotonic()
+        while time.monotonic() - since < PATIENCE:
+            with suppress(psycopg.OperationalError):  # the server may be down
+                now = self.polar.rows(MOVES)
+            if not {state for state, _, _ in now} & set(MOVING):
+                return True
+            if sorted(now) != seen:
+                seen, since = sorted(now), time.monotonic()
+            time.sleep(0.1)
+        return False
 
     def received(self) -> Received:
         return Received(self.effects)
@@ -171,14 +201,18 @@ class Storm:
 
 
 @contextmanager
-def storm(folder: Path, seed: int = 1) -> Iterator[Storm]:
-    """A house with web, clock and two workers, seeded, its outside listening."""
+def storm(
+    folder: Path, seed: int = 1, *, workers: int = 2, **told: Any
+) -> Iterator[Storm]:
+    """A house with web, clock and workers, seeded, its outside listening."""
     with house(folder, "seed_demo") as polar:
-        built = Storm(polar, seed)
+        built = Storm(polar, seed, **told)
         assert polar.do("storm") == 0, polar.output()
         try:
-            for role in ("web", "clock", "worker1", "worker2"):
+            for role in ("web", "clock"):
                 built.start(role)
+            for number in range(workers):
+                built.start(f"worker{number + 1}")
             assert eventually(lambda: built.send("/healthz")[0] == 200), polar.output()
             assert eventually(polar.working), polar.output()
             built.lost_answers = 0
@@ -186,6 +220,11 @@ def storm(folder: Path, seed: int = 1) -> Iterator[Storm]:
         finally:
             for process in built.roles.values():
                 end(process)
+
+
+def plain(run: object) -> str:
+    """A run's id as every backend writes it."""
+    return str(run).replace("-", "")
 
 
 def end(process: Process) -> None:

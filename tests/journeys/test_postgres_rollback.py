@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.journeys.alarmed import seen_at_start, seen_while_running
 from tests.journeys.cluster import Cluster
 from tests.journeys.processes import ON_POSTGRES, House
 from tests.journeys.resident import Resident
@@ -178,19 +179,22 @@ def test_store_when_it_went_back_then_seen_and_exactly_its_runs_are_flagged(
     note(swap.__name__, seen)
 
 
+def delete_and_insert(case: Case) -> None:
+    its_events = f"run_id = '{case.world.runs['b']}' AND gseq IS NOT NULL"
+    case.world.cluster.sql(
+        "SET session_replication_role = replica",
+        f"CREATE TEMP TABLE kept AS SELECT * FROM audit_event WHERE {its_events}",
+        f"DELETE FROM audit_event WHERE {its_events}",
+        "UPDATE kept SET reason = 'another'",
+        "INSERT INTO audit_event SELECT * FROM kept",
+    )
+
+
 def test_store_when_an_event_was_deleted_and_put_in_again_then_its_run_is_flagged(
     world: World, tmp_path: Path
 ) -> None:
     case = world.begin(tmp_path / "case")
-    world.cluster.sql(
-        "SET session_replication_role = replica",
-        "CREATE TEMP TABLE kept AS SELECT * FROM audit_event"
-        f" WHERE run_id = '{world.runs['b']}' AND gseq IS NOT NULL",
-        f"DELETE FROM audit_event WHERE run_id = '{world.runs['b']}'"
-        " AND gseq IS NOT NULL",
-        "UPDATE kept SET reason = 'another'",
-        "INSERT INTO audit_event SELECT * FROM kept",
-    )
+    delete_and_insert(case)
 
     seen = case.do("store", "check", "--json")
     refused = case.do("store", "accept", "--reason", "as it is")
@@ -199,6 +203,29 @@ def test_store_when_an_event_was_deleted_and_put_in_again_then_its_run_is_flagge
     assert case.flagged()["b"] == "conflicted_history"
     assert refused["code"] == 2
     note("delete_and_insert", seen)
+
+
+@pytest.mark.parametrize(
+    "swap", [base_backup, point_in_time, pg_restore_clean, delete_and_insert]
+)
+def test_store_when_it_changes_under_live_processes_then_they_see_it(
+    world: World, tmp_path: Path, swap: Callable[[Case], None]
+) -> None:
+    case = world.begin(tmp_path / "case")
+    url = world.cluster.url
+
+    carried = seen_while_running(swap.__name__, case.folder, url, lambda: swap(case))
+
+    assert world.runs["a"] not in carried
+
+
+def test_store_when_it_went_back_before_a_start_then_seen_and_nothing_is_carried(
+    world: World, tmp_path: Path
+) -> None:
+    case = world.begin(tmp_path / "case")
+    catches_up(case)
+
+    seen_at_start("catches_up", case.folder, world.cluster.url)
 
 
 def test_store_when_the_witness_went_back_too_then_nothing_is_seen(

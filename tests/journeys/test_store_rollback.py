@@ -16,6 +16,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.journeys.alarmed import seen_at_start, seen_while_running
 from tests.journeys.processes import ON_POSTGRES, House, house
 from tests.journeys.resident import Resident
 
@@ -25,6 +26,10 @@ pytestmark = [
 ]
 
 PAGES = ("/boards/", "/boards/{board}/", "/healthz", "/api/v1/store", "/store/")
+#: What starts processes anew for every case is played by `make chaos` alone.
+chaos = pytest.mark.skipif(
+    not os.environ.get("POLAR_STORE_STORMS"), reason="make chaos plays it"
+)
 CONCERNED = "SELECT replace(id, '-', ''), state, reason FROM runs_run"
 
 
@@ -310,6 +315,33 @@ def test_store_when_the_witness_went_back_too_then_nothing_is_seen(
     shutil.copytree(world.kept / "witness-older", case.folder / "witness")
 
     assert case.do("store", "check")["code"] == 0
+
+
+@chaos
+@pytest.mark.parametrize(
+    "swap", [rename, copy_in_place, lost_wal, truncation, edited_event]
+)
+def test_store_when_it_changes_under_live_processes_then_they_see_it(
+    world: World, tmp_path: Path, swap: Callable[[Case], None]
+) -> None:
+    case = world.copy(tmp_path / "case")
+    url = f"sqlite:///{case.store}"
+
+    carried = seen_while_running(swap.__name__, case.folder, url, lambda: swap(case))
+
+    done_before = {world.runs[name] for name in "ac"}
+    assert not done_before & set(carried)
+
+
+@chaos
+@pytest.mark.parametrize("swap", [clean_swap, lost_wal, catches_up, edited_event])
+def test_store_when_it_went_back_before_a_start_then_seen_and_nothing_is_carried(
+    world: World, tmp_path: Path, swap: Callable[[Case], None]
+) -> None:
+    case = world.copy(tmp_path / "case")
+    swap(case)
+
+    seen_at_start(swap.__name__, case.folder, f"sqlite:///{case.store}")
 
 
 def note(name: str, seen: Any) -> None:

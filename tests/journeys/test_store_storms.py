@@ -6,30 +6,27 @@ cluster or minutes is played only there (POLAR_STORE_STORMS=1).
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests import services
+from tests.journeys import aftermath
 from tests.journeys.cluster import Cluster
-from tests.journeys.processes import ON_POSTGRES, ROOT, House, eventually, house
+from tests.journeys.processes import ON_POSTGRES, House, eventually, house
 from tests.journeys.resident import Resident
+from tests.journeys.storm import ANSWERS, Storm, end
 
 pytestmark = pytest.mark.journey
 STORMS = bool(os.environ.get("POLAR_STORE_STORMS"))
 ROUNDS = os.environ.get("POLAR_KILL_ROUNDS", "6")
-RUNS = os.environ.get("POLAR_RESTART_RUNS", "500")
+RUNS = int(os.environ.get("POLAR_RESTART_RUNS", "500"))
 DISK_BYTES = 24 * 1024 * 1024
 
 
@@ -106,83 +103,75 @@ def room(disk: Path) -> int:
 @pytest.mark.postgres
 @pytest.mark.skipif(not (ON_POSTGRES and STORMS), reason="make chaos plays it")
 def test_database_when_restarted_again_and_again_then_no_run_is_lost() -> None:
-    with tempfile.TemporaryDirectory(prefix="polar-cluster-") as home:
-        Path(home).chmod(0o755)
-        cluster = Cluster(Path(home) / "pg")
-        folder = Path(home) / "house"
-        folder.mkdir()
-        polar = House(folder, cluster.url)
-        polar.env["REDIS_URL"] = ""
-        answers: Counter[str] = Counter()
+    texts = ["once" if number % 4 == 3 else "keyed" for number in range(RUNS)]
+    with cluster() as server, shore(server) as built:
         stop = threading.Event()
+        asking = threading.Thread(target=ask, args=(built, stop))
+        breaking = threading.Thread(target=restart, args=(server, stop))
+        asking.start()
+        breaking.start()
         try:
-            assert polar.do("migrate") == 0, polar.output()
-            assert polar.do("enqueue", "journey.wait", '{"seconds": 0.3}', RUNS) == 0
-            port = services.free_port()
-            start_web(polar, port)
-            asking = threading.Thread(target=ask, args=(port, answers, stop))
-            asking.start()
-            polar.start("clock")
-            polar.start("worker", "--concurrency", "4")
-            restarts = restart_until_done(polar, cluster)
-            carried = {line[0] for line in polar.carried()}
+            # As many messages as the server's crashes leave time for.
+            runs = built.submit(texts, over=RUNS / 6)
+            assert built.quiet(), built.polar.output()[-3000:]
         finally:
             stop.set()
-            polar.stop_all()
-            cluster.stop()
-        asking.join()
-    sys.stdout.write(f"{restarts} restarts, answers {dict(answers)}\n")
-    assert len(carried) == int(RUNS)
-    assert set(answers) <= {"401", "503 with Retry-After", "no server"}
-    assert answers["503 with Retry-After"]
+            breaking.join()
+            asking.join()
+        sys.stdout.write(
+            f"{RUNS} runs, {server.crashes} crashes of the server, asked"
+            f" {dict(built.answered)}, {built.bare} refusals without Retry-After,"
+            f" ends {built.polar.states()}\n"
+        )
+
+        assert server.crashes >= 3
+        assert set(built.answered) <= {200, *ANSWERS}, built.answered
+        assert built.answered[503]
+        aftermath.check(built, dict(zip(runs, texts, strict=True)))
 
 
-def restart_until_done(polar: House, cluster: Cluster) -> int:
-    """Kill the server every few seconds until every run has succeeded."""
-    restarts = 0
-    until = time.monotonic() + 900
-    while time.monotonic() < until:
-        if restarts < 12:
-            cluster.stop(signal.SIGQUIT)
-            time.sleep(1)
-            cluster.start()
-            restarts += 1
-        time.sleep(4)
-        if polar.states() == {"succeeded": int(RUNS)} and restarts >= 3:
-            break
-    assert polar.states() == {"succeeded": int(RUNS)}, polar.output()[-3000:]
-    return restarts
-
-
-def start_web(polar: House, port: int) -> None:
-    command = [sys.executable, "-m", "gunicorn", "-k", "asgi", "--no-control-socket"]
-    command += ["-b", f"127.0.0.1:{port}", "polar_site.asgi:application"]
-    env = {**polar.env, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    with (polar.folder / "web.txt").open("wb") as out:
-        web = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
-    polar.processes.append(web)
-    address = ("127.0.0.1", port)
-
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(address) == 0
-
-    assert eventually(listens), (polar.folder / "web.txt").read_text()
-
-
-def ask(port: int, answers: Counter[str], stop: threading.Event) -> None:
-    """Ask the API all the while and count what it answers."""
-    url = f"http://127.0.0.1:{port}/api/v1/runs"
-    headers = {"Authorization": "Bearer " + "a" * 43}
-    while not stop.wait(0.1):
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="polar-cluster-") as home:
+        Path(home).chmod(0o755)
+        server = Cluster(Path(home) / "pg")
         try:
-            urllib.request.urlopen(  # noqa: S310 (loopback)
-                urllib.request.Request(url, headers=headers),
-                timeout=60,  # noqa: S310
-            ).close()
-        except urllib.error.HTTPError as error:
-            wait = error.headers.get("Retry-After")
-            answers[f"{error.code} with Retry-After" if wait else str(error.code)] += 1
-            error.close()
-        except OSError:
-            answers["no server"] += 1
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def shore(server: Cluster) -> Iterator[Storm]:
+    """Web, clock and a worker over a server of their own."""
+    folder = server.home / "house"
+    folder.mkdir()
+    polar = House(folder, server.url)
+    polar.env["REDIS_URL"] = ""
+    for command in ("migrate", "seed_demo", "storm"):
+        assert polar.do(command) == 0, polar.output()
+    built = Storm(polar, 1)
+    try:
+        for role in ("web", "clock", "worker1"):
+            built.start(role)
+        assert eventually(lambda: built.send("/healthz")[0] == 200), polar.output()
+        yield built
+    finally:
+        for process in built.roles.values():
+            end(process)
+        polar.stop_all()
+
+
+def restart(server: Cluster, stop: threading.Event) -> None:
+    """Let the server crash every few seconds."""
+    while not stop.wait(4):
+        server.stop(signal.SIGQUIT)
+        time.sleep(1)
+        server.start()
+
+
+def ask(built: Storm, stop: threading.Event) -> None:
+    """Read the API all the while, as somebody does who watches."""
+    while not stop.wait(0.1):
+        status, _ = built.send("/api/v1/runs?limit=5")
+        built.answered[200] += status == 200
