@@ -1,7 +1,12 @@
-"""Two operators at one board in a real browser: drag, keyboard, phone, a lost feed."""
+"""Two operators at one board in a real browser: drag, keyboard, phone, a lost feed.
 
+POLAR_SCREENS names a folder in which each step leaves its picture.
+"""
+
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +22,7 @@ pytestmark = pytest.mark.journey
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+SCREENS = os.environ.get("POLAR_SCREENS", "")
 
 
 @pytest.fixture
@@ -67,6 +73,12 @@ def sit(browser: Any, live_server: Any, board: Board) -> Any:
     return sit_down
 
 
+def picture(page: Any, name: str) -> None:
+    if SCREENS:
+        page.wait_for_timeout(400)
+        page.screenshot(path=str(Path(SCREENS) / f"board-{name}.png"))
+
+
 def hears_nothing(page: Any) -> None:
     """From now on the page's feed says that nothing changed."""
     page.route("**/live/**", lambda route: route.fulfill(status=204))
@@ -82,6 +94,7 @@ def test_two_operators_move_one_card_and_one_is_told_why_not(sit: Any, task: Tas
     alice.drag_and_drop(card, '[data-status="done"]')
     told = alice.wait_for_selector("#board-said .toast")
 
+    picture(alice, "told-why-not")
     assert "bob moved it from todo to blocked" in told.inner_text()
     assert alice.query_selector(f'[data-status="blocked"] {card}')
     task.refresh_from_db()
@@ -93,6 +106,7 @@ def test_keyboard_moves_a_card_and_says_so(sit: Any, task: Task):
 
     page.focus(f"#task-{task.id}")
     page.keyboard.press("m")
+    picture(page, "keyboard")
     page.keyboard.press("2")
     page.wait_for_selector(f'[data-status="in_progress"] #card-{task.id}')
 
@@ -105,10 +119,13 @@ def test_keyboard_moves_a_card_and_says_so(sit: Any, task: Task):
 def test_phone_moves_a_card_by_its_button(sit: Any, task: Task):
     page = sit("alice", PHONE, has_touch=True, color_scheme="dark")
 
+    picture(page, "phone-dark")
     page.tap(f"#move-{task.id}")
+    picture(page, "phone-dark-move")
     page.tap('#mover [data-to="done"]')
     page.wait_for_selector(f'[data-status="done"] #card-{task.id}')
 
+    picture(page, "phone-dark-moved")
     root = "document.documentElement"
     assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
 
@@ -134,5 +151,6 @@ def test_move_without_an_answer_is_said_and_moves_nothing(sit: Any, task: Task):
     page.keyboard.press("m")
     page.keyboard.press("4")
     page.locator("#board-said", has_text="did not answer").wait_for(state="attached")
+    picture(page, "no-answer")
 
     assert page.query_selector(f'[data-status="todo"] #card-{task.id}')
