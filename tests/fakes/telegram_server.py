@@ -7,6 +7,7 @@ Source: https://core.telegram.org/bots/api
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,8 @@ class FakeTelegram(ThreadingHTTPServer):
         self.hook: dict[str, str] = {}
         self.hook_trouble: dict[str, Any] = {}
         self.polled = threading.Event()
+        #: How long an empty poll is held, as Telegram does. Units: seconds.
+        self.holds = 0.0
 
     @property
     def url(self) -> str:
@@ -168,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
         offset = int(form.get("offset", 0))
         self.server.polled.set()
         waiting = [u for u in self.server.updates if u["update_id"] >= offset]
+        if not waiting and self.server.holds:
+            time.sleep(self.server.holds)
         return waiting[:100]
 
     def _sendMessage(self, form: dict[str, str]) -> Any:  # noqa: N802

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,66 @@ def serve(port: str) -> None:
     run()
 
 
+def plug_mail() -> None:
+    """A tool that writes to the outside, for which a person is asked; and a model
+    that writes as slowly as one reads."""
+    from apps.common import clock
+    from apps.extensions.ports import NativeTool, native_tools
+    from apps.gateway.ports import EffectClass, Risk
+    from apps.providers.adapters.scripted import ScriptedAdapter
+
+    def write(arguments: Any, context: Any) -> dict[str, str]:
+        with open(os.environ["JOURNEY_LOG"], "a") as log:
+            log.write(f"{context.run_id} {arguments['to']} {os.getpid()}\n")
+        return {"said": "sent"}
+
+    native_tools.register(
+        NativeTool(
+            capability_id="mail.send",
+            title="Send",
+            description="Send a mail.",
+            input_schema={"type": "object", "properties": {"to": {"type": "string"}}},
+            fn=write,
+            risk=Risk("write", side_effects="external"),
+            effect_class=EffectClass.NON_REPEATABLE,
+        )
+    )
+    told = ScriptedAdapter.generate
+
+    def drip(self: Any, permit: Any, call: Any, key: Any) -> Any:
+        def show(piece: str) -> None:
+            clock.sleep(0.5)
+            call.on_delta(piece)
+
+        shown = replace(call, on_delta=show if call.on_delta else None)
+        return told(self, permit, shown, key)
+
+    ScriptedAdapter.generate = drip  # type: ignore[method-assign]
+
+
+def mail() -> None:
+    """Let the demo's agent use the tool that `plug_mail` gave this process."""
+    from apps.agents.models import AgentProfile
+    from apps.extensions import services as extensions
+    from apps.providers.models import Provider
+
+    extensions.sync_shipped_plugin()
+    AgentProfile.objects.filter(slug="primary").update(allowed_capabilities=["polar/*"])
+    rule = {
+        "match": "send a mail to (telegram|slack)",
+        "tool": "polar__mail_send",
+        "arguments": {"to": "x@y.example"},
+    }
+    Provider.objects.filter(slug="scripted").update(settings={"rules": [rule]})
+
+
+def later(seconds: float) -> None:
+    """Be a process that starts so much later."""
+    from apps.common import clock
+
+    clock._boot_wall += seconds
+
+
 def short_leases(seconds: float) -> None:
     """Let a journey see in seconds what takes half a minute."""
     from apps.runs.engine import claim, clock, leases, watch
@@ -317,6 +378,9 @@ def prepare(arguments: list[str]) -> list[str]:
         name, _, times = arguments[1].partition(":")
         failpoints.install(die_at(name, int(times or 1)))
         arguments = arguments[2:]
+    if arguments[:1] == ["--later"]:
+        later(float(arguments[1]))
+        arguments = arguments[2:]
     if arguments[:1] == ["--patience"]:
         carrier.PATIENCE_SECONDS = float(arguments[1])
         arguments = arguments[2:]
@@ -325,6 +389,8 @@ def prepare(arguments: list[str]) -> list[str]:
         arguments = arguments[2:]
     witness_here()
     plug_test_kinds()
+    if "JOURNEY_MAIL" in os.environ:
+        plug_mail()
     if "JOURNEY_RECEIVER" in os.environ:
         outside.plug()
         folder = Path(os.environ["JOURNEY_LOG"]).parent
@@ -345,6 +411,7 @@ OURS: dict[str, Any] = {
     "ask": ask,
     "bots": bots,
     "purse": purse,
+    "mail": mail,
     "storm": storm,
     "serve": serve,
 }
