@@ -81,8 +81,9 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 		$(PYTEST) -q -n 0 tests/journeys/test_blackout_in_chromium.py
 	POLAR_SINK_KILLS=100 $(PYTEST) -q -n 0 tests/audit/test_sinks.py
 	POLAR_CHANNEL_EVENTS=1000 $(PYTEST) -q -n 0 tests/channels/test_intake.py tests/channels/test_slack_hook.py
-	POLAR_STORM_EVENTS=1000 $(PYTEST) -q -n 0 -s -m journey tests/journeys/test_channel_storm.py
 	POLAR_REVOKE_TRIALS=1000 $(PYTEST) -q -s -n 0 tests/extensions/test_services_stopping.py
+	for with in "" "$(PY) tests/services.py exec --"; do POLAR_STORM_EVENTS=1000 POLAR_CHANNEL_JOURNEYS=1 \
+		$$with $(PYTEST) -q -n 0 -s tests/journeys/test_channel_storm.py tests/journeys/test_channel_buttons.py; done
 	POLAR_REVOKE_TRIALS=1000 POLAR_STORM_TURNS=200 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -s -n 0 tests/extensions/test_services_stopping.py tests/gateway/test_engine_budgets.py
 	$(MAKE) reference

@@ -6,6 +6,7 @@ libraries speak on our side, and web, worker and clock are processes of their ow
 
 import http.client
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -21,7 +22,13 @@ from tests.fakes import telegram_server as telegram
 from tests.journeys.processes import House, eventually, house
 from tests.journeys.test_channel_storm import free_port, is_open
 
-pytestmark = pytest.mark.journey
+pytestmark = [
+    pytest.mark.journey,
+    pytest.mark.skipif(
+        not os.environ.get("POLAR_CHANNEL_JOURNEYS"),
+        reason="half a minute of six processes: make chaos",
+    ),
+]
 
 HOURS = 5 * 3600.0
 PERSON = 7
