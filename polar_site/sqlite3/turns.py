@@ -64,15 +64,17 @@ class Seats:
         self._file = -1
         self._path = f"{path}-turn"
         self._nap = threading.Event()
+        #: Whether it was had the last time.
+        self._has_seat = True
 
     def enter(self, seconds: float) -> bool:
-        """Wait for this process's turn; False when it goes on without."""
-        if not self._take(NEXT, seconds, LOOK_OUTSIDE):
-            return False
-        try:
-            return self._take(WRITES, seconds, LOOK_NEXT)
-        finally:
-            self._give(NEXT)
+        """Wait for this process's turn; False when it goes on without.
+
+        Who waited in vain looks only once until a seat is had again: a process that
+        was stopped on its seat holds nobody up for longer.
+        """
+        self._has_seat = self._sit(seconds if self._has_seat else 0.0)
+        return self._has_seat
 
     def leave(self) -> None:
         self._give(WRITES)
@@ -81,6 +83,14 @@ class Seats:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _sit(self, seconds: float) -> bool:
+        if not self._take(NEXT, seconds, LOOK_OUTSIDE):
+            return False
+        try:
+            return self._take(WRITES, seconds, LOOK_NEXT)
+        finally:
+            self._give(NEXT)
 
     def _take(self, seat: int, seconds: float, look: float) -> bool:
         for _ in range(1 + int(seconds / look)):

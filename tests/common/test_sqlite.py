@@ -104,6 +104,7 @@ def test_turns_when_who_had_it_is_killed_then_the_next_comes(tmp_path: Path) -> 
     with another(path, "stay") as other:
         assert said(other) == b"came"
         assert not seats.enter(0.01), "two have the turn"
+        assert not seats.enter(60), "it waits in vain a second time"
         other.kill()
         other.wait()
 

@@ -32,6 +32,7 @@ from apps.gateway.ports import (
     Result,
 )
 from apps.runs import services as runs
+from apps.runs.models import Run
 from apps.runs.ports import Finish, Outcome, RunContext
 
 CANARY_KIND = "channels.canary"
@@ -53,6 +54,9 @@ def sing() -> int:
         mine = Account.objects.filter(
             id=account.id, canary_tried_at=account.canary_tried_at
         )
+        key = f"canary:{account.id}"
+        if Run.objects.unsettled().filter(serial_key=key).exists():
+            continue
         if not mine.update(canary_tried_at=now):
             continue
         runs.enqueue(
@@ -61,7 +65,7 @@ def sing() -> int:
             principal=access.system_principal(),
             workspace=account.workspace,
             trigger="event",
-            serial_key=f"canary:{account.id}",
+            serial_key=key,
             priority=1,
         )
         queued += 1
