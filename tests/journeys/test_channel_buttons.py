@@ -108,9 +108,10 @@ class Team:
     def write(self, text: str, **more: Any) -> None:
         self.number += 1
         place = {"chat": GROUP, "message_thread_id": TOPIC, "is_topic_message": True}
-        self.bot.updates.append(
-            telegram.message(self.number, text, user=PERSON, **{**place, **more})
-        )
+        found = telegram.message(self.number, text, user=PERSON, **{**place, **more})
+        if not text:
+            del found["message"]["text"]
+        self.bot.updates.append(found)
 
     def press(self, message_id: str, value: str) -> None:
         self.number += 1
@@ -165,7 +166,7 @@ def files_of(team: Team) -> None:
     team.bot.files["plan.txt"] = PLAN
     document = {"file_id": "plan.txt", "file_unique_id": "1", "file_name": "plan.txt"}
     document |= {"mime_type": "text/plain", "file_size": len(PLAN)}
-    team.write("", text=None, caption="@polar_test_bot read", document=document)
+    team.write("", caption="@polar_test_bot read", document=document)
     team.write("@polar_test_bot what is 2 + 2?")
     first = team.bot.updates[-1]["message"]
     fixed = {"message_id": first["message_id"], "edit_date": 1_790_000_100}
