@@ -1,7 +1,7 @@
 """A store with a past: one real turn, copied until the tables are long.
 
 Hides: how a copy gets ids, times and events of its own. The copies are exact but for
-that; their events are written and sealed by the log's own code, so the tree is whole.
+that; the log's own code seals their events, so the tree is whole.
 """
 
 import json
@@ -9,17 +9,16 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models, transaction
+from django.db import connection, models, transaction
 
 from apps.audit import services as audit
-from apps.audit.engine import recording
+from apps.audit.engine import body, merkle, recording
 from apps.audit.models import Event
-from apps.common import statements
 from apps.common.actor import Actor
 
 #: What a turn leaves behind, parents first, and how its rows are found.
@@ -33,36 +32,125 @@ LEFT_BEHIND = (
 )
 #: One copy is so much older than the next.
 APART = timedelta(seconds=40)
-BATCH = 200
+BATCH = 500
+
+
+class Shift:
+    """What one copy changes: ids, its trace, and how far back it lies."""
+
+    def __init__(self, pattern: "Pattern", at: int) -> None:
+        self.back = APART * at
+        self.ids = {old: _older(old, self.back) for old in pattern.ids}
+        self.trace_id = os.urandom(16).hex()
+        self.words = {pattern.trace_id: self.trace_id}
+        for old, new in self.ids.items():
+            self.words |= {str(old): str(new), old.hex: new.hex}
+
+    def text(self, text: str, found: list[str]) -> str:
+        for word in found:
+            text = text.replace(word, self.words[word])
+        return text
+
+
+class Row:
+    """One row of the pattern: what stays, and how each of the others is made."""
+
+    def __init__(self, pattern: "Pattern", row: models.Model) -> None:
+        fields: Any = row._meta.local_concrete_fields
+        self.fixed: list[Any] = []
+        self.ids: list[tuple[int, uuid.UUID]] = []
+        self.times: list[tuple[int, datetime]] = []
+        self.texts: list[tuple[int, str, list[str]]] = []
+        self.keys: list[int] = []
+        for place, field in enumerate(fields):
+            value = getattr(row, field.attname)
+            if isinstance(field, models.JSONField) and value is not None:
+                value = json.dumps(value, cls=DjangoJSONEncoder)
+                self.fixed.append(value)
+            else:
+                self.fixed.append(field.get_db_prep_save(value, connection))
+            self._note(pattern, place, field.name, value)
+
+    def _note(self, pattern: "Pattern", place: int, name: str, value: Any) -> None:
+        if value and name == "idempotency_key":
+            self.keys.append(place)
+        elif isinstance(value, uuid.UUID) and value in pattern.ids:
+            self.ids.append((place, value))
+        elif isinstance(value, datetime):
+            self.times.append((place, value))
+        elif isinstance(value, str):
+            found = [word for word in pattern.words if word in value]
+            if found:
+                self.texts.append((place, value, found))
+
+    def shifted(self, shift: Shift) -> list[Any]:
+        made, adapt = list(self.fixed), connection.ops.adapt_datetimefield_value
+        native = connection.features.has_native_uuid_field
+        for place, old in self.ids:
+            made[place] = shift.ids[old] if native else shift.ids[old].hex
+        for place, at in self.times:
+            made[place] = adapt(at - shift.back)
+        for place, text, found in self.texts:
+            made[place] = shift.text(text, found)
+        for place in self.keys:
+            made[place] = os.urandom(32).hex()
+        return made
+
+
+class Said(Row):
+    """An event of the pattern; its body tells its time, its digest its body."""
+
+    def __init__(self, pattern: "Pattern", event: Event) -> None:
+        super().__init__(pattern, event)
+        names = [field.attname for field in Event._meta.local_concrete_fields]
+        self.body, self.digest = names.index("body"), names.index("digest")
+        self.at = event.occurred_at
+
+    def shifted(self, shift: Shift) -> list[Any]:
+        made = super().shifted(shift)
+        then, now = (
+            moment.strftime(body.TIME_FORMAT)
+            for moment in (self.at, self.at - shift.back)
+        )
+        made[self.body] = made[self.body].replace(then, now)
+        made[self.digest] = merkle.leaf_hash(made[self.body].encode()).hex()
+        return made
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One turn as text, with every id in it that a copy replaces."""
+    """One turn, with every id in it that a copy replaces."""
 
-    tables: tuple[type[models.Model], ...]
-    text: str
-    ids: tuple[uuid.UUID, ...]
     trace_id: str
-    events: tuple[recording.Draft, ...]
+    ids: frozenset[uuid.UUID]
+    rows: tuple[models.Model, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def words(self) -> list[str]:
+        return [
+            self.trace_id,
+            *(word for each in self.ids for word in (str(each), each.hex)),
+        ]
 
 
-def of_turn(trace_id: str) -> Pattern:
-    """Read what this turn left behind."""
-    tables, rows, found = [], [], []
+def of_turn(trace_id: str, events: int = 0) -> Pattern:
+    """Read what this turn left behind.
+
+    It says at least so many events; its own are said again for that.
+    """
+    rows: list[models.Model] = []
     for label, lookup in LEFT_BEHIND:
-        table = apps.get_model(label)
-        values = list(table._default_manager.filter(**{lookup: trace_id}).values())
-        tables.append(table)
-        rows.append(values)
-        found += [value["id"] for value in values]
-    return Pattern(
-        tables=tuple(tables),
-        text=json.dumps(rows, cls=DjangoJSONEncoder),
-        ids=tuple(found),
-        trace_id=trace_id,
-        events=tuple(_drafts(trace_id)),
-    )
+        rows += apps.get_model(label)._default_manager.filter(**{lookup: trace_id})
+    drafts = list(_drafts(trace_id))
+    drafts = (drafts * -(-max(events, 1) // len(drafts)))[: max(events, len(drafts))]
+    epoch = audit.epoch()
+    said = [
+        recording.write(draft, seq if draft.run_id else None, epoch, "")
+        for seq, draft in enumerate(drafts, start=1)
+    ]
+    named = frozenset(row.pk for row in (*rows, *said))
+    return Pattern(trace_id, named, tuple(rows), tuple(said))
 
 
 def _drafts(trace_id: str) -> Iterator[recording.Draft]:
@@ -81,63 +169,34 @@ def _drafts(trace_id: str) -> Iterator[recording.Draft]:
 
 
 def copy(pattern: Pattern, count: int) -> None:
-    """Put `count` older copies of the turn into the store, and seal their events."""
-    epoch = audit.epoch()
-    for start in range(0, count, BATCH):
+    """Put `count` older copies of the turn into the store, oldest first, and seal."""
+    plan: dict[type[models.Model], list[Row]] = {}
+    for row in pattern.rows:
+        plan.setdefault(type(row), []).append(Row(pattern, row))
+    plan[Event] = [Said(pattern, event) for event in pattern.events]
+    for start in range(count, 0, -BATCH):
+        shifts = [Shift(pattern, at) for at in range(start, max(start - BATCH, 0), -1)]
         with transaction.atomic():
-            for at in range(start, min(start + BATCH, count)):
-                _one(pattern, at + 1, epoch)
+            for table, rows in plan.items():
+                made = (row.shifted(shift) for shift in shifts for row in rows)
+                _insert(table, list(made))
     audit.seal_all()
 
 
-def _one(pattern: Pattern, at: int, epoch: str) -> None:
-    back = APART * at
-    renamed = {old: _older(old, back) for old in pattern.ids}
-    trace_id = os.urandom(16).hex()
-    text = pattern.text.replace(pattern.trace_id, trace_id)
-    for old, new in renamed.items():
-        text = text.replace(str(old), str(new)).replace(old.hex, new.hex)
-    for table, rows in zip(pattern.tables, json.loads(text), strict=True):
-        made = [_row(table, values, back) for values in rows]
-        if made:
-            statements.insert(*made)
-    drafts = [_renamed(draft, renamed, trace_id) for draft in pattern.events]
-    statements.insert(
-        *(
-            recording.write(draft, seq if draft.run_id else None, epoch, "")
-            for seq, draft in enumerate(drafts, start=1)
-        )
-    )
-
-
-def _renamed(
-    draft: recording.Draft, renamed: dict[uuid.UUID, uuid.UUID], trace_id: str
-) -> recording.Draft:
-    kind, subject = draft.subject
-    new = {str(old): str(value) for old, value in renamed.items()}
-    return recording.Draft(
-        type=draft.type,
-        actor=draft.actor,
-        subject=(kind, new.get(subject, subject)),
-        workspace_id=draft.workspace_id,
-        run_id=renamed.get(draft.run_id) if draft.run_id else None,
-        trace_id=trace_id,
-        decision=draft.decision,
-        reason=draft.reason,
-        data=draft.data,
-    )
-
-
-def _row(table: type[models.Model], values: dict[str, Any], back: timedelta) -> Any:
-    given = {}
-    for field in table._meta.concrete_fields:
-        value = field.to_python(values[field.attname])
-        if value is not None and isinstance(field, models.DateTimeField):
-            value -= back
-        elif value and field.name == "idempotency_key":
-            value = os.urandom(32).hex()
-        given[field.attname] = value
-    return table(**given)
+def _insert(table: type[models.Model], rows: list[list[Any]]) -> None:
+    fields: Any = table._meta.local_concrete_fields
+    quote = connection.ops.quote_name
+    columns = ", ".join(quote(field.column) for field in fields)
+    name = quote(table._meta.db_table)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            with cursor.copy(f"COPY {name} ({columns}) FROM STDIN") as copied:
+                for row in rows:
+                    copied.write_row(row)
+        else:
+            marks = ", ".join(["%s"] * len(fields))
+            text = f"INSERT INTO {name} ({columns}) VALUES ({marks})"  # noqa: S608
+            cursor.executemany(text, rows)
 
 
 def _older(old: uuid.UUID, back: timedelta) -> uuid.UUID:

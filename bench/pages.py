@@ -5,10 +5,14 @@ templates, no socket. Both stores are measured in one run, so read the ratio.
 """
 
 import argparse
+import json
+import logging
+import re
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from . import stand
@@ -35,18 +39,38 @@ class Cost:
 def main() -> int:
     chosen = _options()
     with stand.database(chosen.backend) as url:
-        stand.build(chosen.backend, url, delay_seconds=0)
-        furnished = _furnish()
-        empty = measure(furnished, chosen.times)
-        _fill(A_PAGE, A_PAGE)
-        page = measure(furnished, chosen.times)
-        _fill(chosen.runs, chosen.tasks)
-        full = measure(furnished, chosen.times)
+        stores = _stores(chosen, url)
         from django.db import connections
 
         connections.close_all()
-    _report(chosen, empty, page, full)
+    _report(chosen, *stores)
     return 0
+
+
+def _stores(chosen: argparse.Namespace, url: str) -> list[dict[str, Cost]]:
+    """Measure the empty store, one with a page's worth, and the full one.
+
+    A kept store is full already: what the other two cost was written beside it.
+    """
+    kept = Path(stand.HOME.name) / "pages.json"
+    if kept.exists():
+        stand.again(url)
+        _point_home()
+        before = [
+            {path: Cost(**cost) for path, cost in costs.items()}
+            for costs in json.loads(kept.read_text())
+        ]
+        return [*before, measure(chosen)]
+    stand.build(chosen.backend, url, delay_seconds=0)
+    _point_home()
+    _furnish()
+    stores = [measure(chosen)]
+    _fill(A_PAGE, A_PAGE, 0)
+    stores.append(measure(chosen))
+    _fill(chosen.runs, chosen.tasks, -(-chosen.events // chosen.runs))
+    text = [{path: asdict(cost) for path, cost in one.items()} for one in stores]
+    kept.write_text(json.dumps(text))
+    return [*stores, measure(chosen)]
 
 
 def _options() -> argparse.Namespace:
@@ -54,23 +78,27 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backend", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--only", default="", help="addresses that match this")
+    parser.add_argument("--slow", type=int, help="tell statements of so many ms")
     parser.add_argument("--times", type=int, default=20, help="asked so often")
     return parser.parse_args()
 
 
-def _furnish() -> Any:
-    from pathlib import Path
-
+def _point_home() -> None:
     from django.conf import settings
 
     settings.POLAR_EXTENSIONS_DIR = Path(stand.HOME.name) / "extensions"
     settings.POLAR_SNAPSHOT_DIR = Path(stand.HOME.name) / "snapshots"
+
+
+def _furnish() -> None:
     from tests.desk import lived_in
 
-    return lived_in.furnish()
+    lived_in.furnish()
 
 
-def _fill(runs: int, tasks: int) -> None:
+def _fill(runs: int, tasks: int, events: int) -> None:
     from django.db import connection, transaction
 
     from apps.agents.models import Turn
@@ -80,7 +108,7 @@ def _fill(runs: int, tasks: int) -> None:
     from . import history
 
     turn = Turn.objects.filter(message_text__contains="17 * 23").latest("id")
-    history.copy(history.of_turn(turn.trace_id), runs)
+    history.copy(history.of_turn(turn.trace_id, events), runs)
     board = Board.objects.get()
     for start in range(0, tasks, history.BATCH):
         with transaction.atomic():
@@ -101,23 +129,29 @@ def _fill(runs: int, tasks: int) -> None:
         cursor.execute("ANALYZE")
 
 
-def measure(furnished: Any, times: int) -> dict[str, Cost]:
+def measure(chosen: argparse.Namespace) -> dict[str, Cost]:
     """Ask for each page some times.   Shape: by address with its ids taken out."""
+    from django.contrib.auth import get_user_model
     from django.db import connection
     from django.test import Client
 
     from tests.desk import pages
 
+    logging.getLogger("django.request").setLevel(logging.ERROR)
     client = Client()
-    client.force_login(furnished.ada)
+    client.force_login(get_user_model().objects.get(username="ada"))
     costs = {}
     for path in (*pages.addresses(), *pages.admin_addresses()):
-        counter = Counter()
+        if not re.search(chosen.only, path):
+            continue
+        counter = Counter(chosen.slow)
         with connection.execute_wrapper(counter):
             answer = client.get(path)
         if answer.status_code != 200:
             continue
-        took = sorted(_timed(client, path) for _ in range(times))
+        for took, text in counter.slow:
+            print(f"{path}: {took:.0f} ms: {text}")
+        took = sorted(_timed(client, path) for _ in range(chosen.times))
         costs[pages.pattern(path)] = Cost(
             p50=statistics.median(took),
             p95=took[min(len(took) - 1, int(len(took) * 0.95))],
@@ -129,14 +163,20 @@ def measure(furnished: Any, times: int) -> dict[str, Cost]:
 
 
 class Counter:
-    """Counts the statements that pass."""
+    """Counts the statements that pass; notes those of at least so many ms."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, least: int | None) -> None:
+        self.count, self.slow = 0, list[tuple[float, str]]()
+        self._least = least
 
-    def __call__(self, execute: Any, *given: Any) -> Any:
+    def __call__(self, execute: Any, sql: str, params: Any, *given: Any) -> Any:
         self.count += 1
-        return execute(*given)
+        begun = time.perf_counter()
+        found = execute(sql, params, *given)
+        took = (time.perf_counter() - begun) * 1000
+        if self._least is not None and took >= self._least:
+            self.slow.append((took, f"{sql} {params}"))
+        return found
 
 
 def _timed(client: Any, path: str) -> float:
@@ -147,7 +187,10 @@ def _timed(client: Any, path: str) -> float:
 
 def _report(chosen: argparse.Namespace, *stores: dict[str, Cost]) -> None:
     empty, page, full = stores
-    print(f"{chosen.backend}: {chosen.runs:,} runs, {chosen.tasks:,} tasks more")
+    print(
+        f"{chosen.backend}: {chosen.runs:,} runs, {chosen.events:,} events, "
+        f"{chosen.tasks:,} tasks more"
+    )
     print(
         "| page | empty p50 | a page's worth p50 | full p50 / p95 | growth | queries "
         "| KB | |"

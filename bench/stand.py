@@ -1,6 +1,7 @@
 """A throw-away installation to measure: its database, its keys, its one agent.
 
 Import this before anything of Django: it sets the environment that settings read.
+POLAR_BENCH_HOME names a folder to keep it in, so that a long fill is made once.
 """
 
 import contextlib
@@ -12,7 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HOME = tempfile.TemporaryDirectory(prefix="polar-bench-")
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder that outlives the measurement, named as a temporary one is."""
+
+    name: str
+
+
+HOME: Kept | tempfile.TemporaryDirectory[str]
+if os.environ.get("POLAR_BENCH_HOME"):
+    HOME = Kept(os.environ["POLAR_BENCH_HOME"])
+    Path(HOME.name).mkdir(parents=True, exist_ok=True)
+else:
+    HOME = tempfile.TemporaryDirectory(prefix="polar-bench-")
 SETTINGS = "tests.settings"
 
 
@@ -38,7 +52,7 @@ def database(backend: str, *, durable: bool = False) -> Iterator[str]:
     from tests import services
 
     home = Path(HOME.name) / "postgres"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     Path(HOME.name).chmod(0o755)
     home.chmod(0o755)
     with services.postgres(home, durable=durable) as url:
@@ -76,11 +90,23 @@ def build(backend: str, url: str, *, delay_seconds: float) -> Stand:
     return _seed(backend, delay_seconds)
 
 
+def again(url: str) -> None:
+    """Set Django up on a kept database, brought to the tables of today."""
+    os.environ["DATABASE_URL"] = url
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    os.environ["LOG_LEVEL"] = "ERROR"
+    import django
+
+    django.setup()
+    _point_files_home()
+    _make_tables()
+
+
 def _point_files_home() -> None:
     from django.conf import settings
 
     settings.POLAR_WITNESS_DIR = Path(HOME.name) / "witness"
-    settings.POLAR_WITNESS_DIR.mkdir(mode=0o700)
+    settings.POLAR_WITNESS_DIR.mkdir(mode=0o700, exist_ok=True)
     settings.POLAR_SINK_FILE = ""
 
 

@@ -143,7 +143,7 @@ def cluster_owner() -> str | None:
 
 @contextlib.contextmanager
 def postgres(home: Path, *, durable: bool = False) -> Iterator[str]:
-    """A fresh cluster on loopback, tuned to be thrown away unless it is durable."""
+    """A cluster on loopback, new unless `home` holds one; not durable unless asked."""
     tools = {name: find(name) for name in ("initdb", "postgres", "createdb")}
     absent = [name for name, path in tools.items() if path is None]
     if absent:
@@ -155,15 +155,9 @@ def postgres(home: Path, *, durable: bool = False) -> Iterator[str]:
         os.chown(home, account.pw_uid, account.pw_gid)
         options |= {"user": owner, "group": account.pw_gid, "extra_groups": []}
     data = home / "data"
-    made = subprocess.run(
-        [tools["initdb"], "-D", data, "-U", "polar", "-A", "trust", "-E", "UTF8"]
-        + ["--no-sync", "--locale=C.UTF-8"],
-        capture_output=True,
-        text=True,
-        **options,
-    )
-    if made.returncode:
-        raise Missing(f"initdb: {made.stderr.strip()[-300:]}")
+    kept = data.exists()
+    if not kept:
+        init_cluster(str(tools["initdb"]), data, options)
     port = free_port()
     server = [tools["postgres"], "-D", str(data), "-p", str(port), "-k", str(home)]
     safety = "on" if durable else "off"
@@ -177,8 +171,21 @@ def postgres(home: Path, *, durable: bool = False) -> Iterator[str]:
     ):
         server += ["-c", setting]
     with running(server, port, **options, stderr=subprocess.DEVNULL):
-        create_database(str(tools["createdb"]), port)
+        if not kept:
+            create_database(str(tools["createdb"]), port)
         yield f"postgres://polar@127.0.0.1:{port}/polar"
+
+
+def init_cluster(initdb: str, data: Path, options: dict[str, object]) -> None:
+    made = subprocess.run(
+        [initdb, "-D", data, "-U", "polar", "-A", "trust", "-E", "UTF8"]
+        + ["--no-sync", "--locale=C.UTF-8"],
+        capture_output=True,
+        text=True,
+        **options,
+    )
+    if made.returncode:
+        raise Missing(f"initdb: {made.stderr.strip()[-300:]}")
 
 
 def create_database(createdb: str, port: int) -> None:

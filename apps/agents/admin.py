@@ -69,7 +69,7 @@ class ProfileVersionAdmin(ReadOnlyAdmin):
     list_display = ("profile", "version", "by_label", "created_at")
     list_select_related = ("profile",)
     search_fields = ("profile__slug",)
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
 
 
 @admin.register(ProfilePin)
@@ -97,7 +97,7 @@ class TurnAdmin(ReadOnlyAdmin):
     list_select_related = ("profile", "run")
     search_fields = ("id", "trace_id")
     date_hierarchy = "created_at"
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
 
     @admin.display(description="state", ordering="state")
     def badge(self, turn: Turn) -> SafeString:
@@ -114,7 +114,7 @@ class StepAdmin(ReadOnlyAdmin):
     list_filter = ("kind", "state")
     list_select_related = ("turn",)
     search_fields = ("turn__id", "turn__trace_id")
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
 
     @admin.display(description="state", ordering="state")
     def badge(self, step: Step) -> SafeString:
@@ -127,7 +127,7 @@ class HandoffAdmin(ReadOnlyAdmin):
     list_filter = ("state", "mode", "origin")
     search_fields = ("id", "trace_id", "source", "target")
     date_hierarchy = "created_at"
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
 
     @admin.display(description="state", ordering="state")
     def badge(self, row: Handoff) -> SafeString:

@@ -26,13 +26,15 @@ class EventQuerySet(AppendOnlyQuerySet):
         return self.filter(gseq__isnull=True)
 
     def of_trace(self, trace_id: str) -> "EventQuerySet":
-        return self.filter(trace_id=trace_id).order_by("id")
+        # the empty ones are excluded in words, or SQLite would not take the index
+        return self.filter(trace_id=trace_id).exclude(trace_id="").order_by("id")
 
     def of_run(self, run_id: Any) -> "EventQuerySet":
         return self.filter(run_id=run_id).order_by("run_seq")
 
     def about(self, kind: str, subject_id: str) -> "EventQuerySet":
-        return self.filter(subject_kind=kind, subject_id=subject_id).order_by("id")
+        found = self.filter(subject_kind=kind, subject_id=subject_id)
+        return found.exclude(subject_kind="").order_by("id")
 
 
 class Event(AppendOnly):

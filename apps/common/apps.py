@@ -6,3 +6,10 @@ class CommonConfig(AppConfig):
 
     name = "apps.common"
     label = "common"
+
+    def ready(self) -> None:
+        from django.db.models import CharField
+
+        from apps.common.lookups import Among
+
+        CharField.register_lookup(Among)

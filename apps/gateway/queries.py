@@ -82,8 +82,7 @@ def open_approvals() -> QuerySet[ApprovalRequest]:
 def waiting_key(act: str, capability: str) -> str:
     """Return the key of the newest call that waits for a person and whose key
     begins with this act; "" when none does."""
-    waiting = Call.objects.filter(
-        state=CallState.AWAITING_APPROVAL,
+    waiting = Call.objects.unfinished(CallState.AWAITING_APPROVAL).filter(
         capability=capability,
         idempotency_key__startswith=act,
     )
@@ -137,11 +136,14 @@ def grants(principal: Principal) -> QuerySet[Grant]:
 
 def calls_in_flight(extension_id: str) -> QuerySet[Call]:
     """Return an extension's calls that have started and not ended."""
-    return Call.objects.filter(
-        state=CallState.EXECUTING,
-        kind=CallKind.TOOL,
-        capability__startswith=f"{extension_id}/",
-    ).order_by("id")
+    return (
+        Call.objects.unfinished(CallState.EXECUTING)
+        .filter(
+            kind=CallKind.TOOL,
+            capability__startswith=f"{extension_id}/",
+        )
+        .order_by("id")
+    )
 
 
 def grants_naming(extension_id: str) -> list[Grant]:

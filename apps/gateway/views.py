@@ -382,8 +382,6 @@ def _halts_context(request: HttpRequest) -> dict[str, Any]:
     return {
         "halts": queries.halts(),
         "lifted": Halt.objects.exclude(lifted_at=None).order_by("-id")[:SHOWN],
-        "still_running": calls.filter(state=CallState.EXECUTING).order_by("-id")[
-            :SHOWN
-        ],
+        "still_running": calls.unfinished(CallState.EXECUTING).order_by("-id")[:SHOWN],
         "scopes": SCOPES,
     }

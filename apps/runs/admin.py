@@ -56,7 +56,7 @@ class RunAdmin(SteeredAdmin):
     search_fields = ("id", "trace_id", "serial_key", "waiting_on")
     date_hierarchy = "created_at"
     list_select_related = ("workspace", "principal")
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
     actions = ("cancel", "retry_now", "requeue", "dismiss")
 
     @admin.display(description="state", ordering="state")
@@ -155,7 +155,7 @@ class ProposalAdmin(SteeredAdmin):
     list_filter = ("state",)
     search_fields = ("slug", "agent")
     list_select_related = ("proposed_by", "decided_by")
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
     actions = ("approve", "reject")
 
     @admin.display(description="state", ordering="state")

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -29,6 +30,9 @@ FINDINGS = """async () => {
       .message || "",
   }));
 }"""
+#: The page and the parts that it asks for at once are there.
+SETTLED = """() => document.readyState === "complete"
+  && !document.querySelector(".htmx-request")"""
 WIDER_THAN_SCREEN = """() => {
   const root = document.documentElement;
   return root.scrollWidth - root.clientWidth;
@@ -60,9 +64,14 @@ class Desk:
         answer = self.page.goto(self.base + path)
         return answer.status if answer else 0
 
+    def settle(self) -> None:
+        """Wait for the parts that a page asks for as soon as it opens."""
+        self.page.wait_for_function(SETTLED)
+
     def serious(self) -> list[str]:
         """What axe finds serious.   Shape: "rule at selectors: why"."""
-        self.page.evaluate(_axe())
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(_axe())
         return [
             f"{one['id']} at {one['where']}: {one['why']}"
             for one in self.page.evaluate(FINDINGS)
@@ -103,6 +112,7 @@ def _keep(desk: Desk, kind: str, text: str) -> None:
         desk.said.append(f"{kind}: {text}")
 
 
+@lru_cache(maxsize=1)
 def _axe() -> str:
     source = importlib.resources.files("axe_playwright_python") / "axe.min.js"
     return source.read_text()

@@ -43,7 +43,7 @@ def look_at(desk: Desk, path: str) -> list[str]:
     """Everything wrong with one page, wide and dark, then narrow and light."""
     desk.said.clear()
     desk.go(path)
-    desk.page.wait_for_load_state("networkidle")
+    desk.settle()
     wrong = [*desk.said]  # before axe adds complaints of its own
     wrong += [f"dark: {one}" for one in desk.serious()]
     shoot(desk, path)

@@ -59,13 +59,14 @@ def left_of(turn: Turn) -> int | None:
     """Say what is left of a turn's share. Units: micro-USD; None is no share."""
     if turn.budget_micros is None:
         return None
-    own = Call.objects.filter(turn_id=turn.id).aggregate(spent=Sum("micros"))
+    own = Call.objects.filter(run_id=turn.run_id, turn_id=turn.id)
+    spent = own.aggregate(spent=Sum("micros"))["spent"]
     given = Handoff.objects.filter(step__turn=turn).exclude(state=HandoffState.REFUSED)
     gone = sum(
         (row.budget_micros or 0) if row.state == HandoffState.OPEN else row.micros
         for row in given
     )
-    return turn.budget_micros - int(own["spent"] or 0) - gone
+    return turn.budget_micros - int(spent or 0) - gone
 
 
 def ancestors_of(turn: Turn) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.common import clock, look, units
+from apps.common import clock, listing, look, units
 
 register = template.Library()
 
@@ -101,3 +101,9 @@ def is_here(request: Any, url: str) -> bool:
         return bool(path == url)
     below_another = path.startswith(f"{url}dead-letters/")
     return bool(path.startswith(url)) and not below_another
+
+
+@register.inclusion_tag("admin/date_hierarchy.html")
+def dates_of(changelist: Any) -> Any:
+    """The admin's dates to narrow by, at a constant price."""
+    return listing.dates_of(changelist)

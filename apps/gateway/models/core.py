@@ -61,6 +61,16 @@ CALL_TRANSITIONS = Transitions(
 )
 #: A key with a call in one of these states may not start another.
 HOLDING = [S.EXECUTING, S.SUCCEEDED, S.UNKNOWN]
+#: In flight, in doubt, or waiting for a person; as the index of these is written.
+UNFINISHED = [S.EXECUTING, S.UNKNOWN, S.AWAITING_APPROVAL]
+
+
+class CallQuerySet(WorkspaceQuerySet):
+    """Reads calls in the words of the ledger."""
+
+    def unfinished(self, state: CallState) -> Self:
+        """Keep the calls of one unfinished state, by the index of the unfinished."""
+        return self.filter(state__among=UNFINISHED, state=state)
 
 
 class Call(Row):
@@ -101,7 +111,7 @@ class Call(Row):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
-    objects = WorkspaceQuerySet.as_manager()
+    objects = CallQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -8,6 +8,7 @@ fault asks for all of them, so that Chaos Toolkit's own verdict deviates with th
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import login
@@ -44,6 +45,8 @@ OVER = (TurnState.ANSWERED, TurnState.TRUNCATED, TurnState.FAILED, TurnState.CAN
 #: How long one look waits for what it wants to see. Units: seconds.
 PATIENCE = 30.0
 CONTROL_PATIENCE = 12.0
+#: Canaries must sing, in a control too, and a small busy machine starts slowly.
+CANARY_PATIENCE = 120.0
 
 
 def rules_of(lane: str) -> list[dict[str, Any]]:
@@ -110,7 +113,10 @@ def at_rest() -> bool:
 
 def canaries_answered(count: int, lane: str) -> bool:
     """Ask a few and see that the expected lane answers them all."""
-    found = settled([ask(f"Canary {number}") for number in range(count)])
+    canaries = [ask(f"Canary {number}") for number in range(count)]
+    ids = [turn.id for turn in canaries]
+    wait_for(lambda: _are_settled(ids), CANARY_PATIENCE, is_missed_by_control=False)
+    found = _turns(ids)
     tell_answers(found)
     return all(t.state == TurnState.ANSWERED and t.lane == lane for t in found)
 
@@ -144,12 +150,16 @@ def ask_many(count: int) -> int:
 def settled(asked: list[Turn]) -> list[Turn]:
     """Wait until each turn is over or its run waits by name."""
     ids = [turn.id for turn in asked]
+    wait_for(lambda: _are_settled(ids))
+    return _turns(ids)
 
-    def is_settled() -> bool:
-        open_ones = Turn.objects.filter(id__in=ids).exclude(state__in=OVER)
-        return not open_ones.exclude(run__state__in=WAITING).exists()
 
-    wait_for(is_settled)
+def _are_settled(ids: list[UUID]) -> bool:
+    open_ones = Turn.objects.filter(id__in=ids).exclude(state__in=OVER)
+    return not open_ones.exclude(run__state__in=WAITING).exists()
+
+
+def _turns(ids: list[UUID]) -> list[Turn]:
     return list(Turn.objects.filter(id__in=ids).select_related("run").order_by("id"))
 
 
@@ -162,10 +172,16 @@ def tell_answers(turns: list[Turn]) -> None:
     notebook.tell("ok", f"{len(turns)} turns: {said}", lanes=told)
 
 
-def wait_for(true: Callable[[], bool], within: float = PATIENCE) -> bool:
-    """Wait until it holds. A control, which must miss it, waits less long."""
-    most = min(within, CONTROL_PATIENCE) if notebook.kept.get("control") else within
-    until = clock.monotonic() + most
+def wait_for(
+    true: Callable[[], bool],
+    within: float = PATIENCE,
+    *,
+    is_missed_by_control: bool = True,
+) -> bool:
+    """Wait until it holds. A control waits less long for what it must miss."""
+    if is_missed_by_control and notebook.kept.get("control"):
+        within = min(within, CONTROL_PATIENCE)
+    until = clock.monotonic() + within
     while clock.monotonic() < until:
         with suppress(DatabaseError):
             if true():

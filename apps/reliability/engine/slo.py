@@ -8,17 +8,17 @@ Source: docs/decisions on SLOs; Wilson 1927, interval for a proportion.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from math import sqrt
-from uuid import UUID
+from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, F, Q, QuerySet, Sum
-from django.db.models.functions import TruncDay
+from django.db.models import Count, DateField, F, Func, Q, QuerySet, Sum
 
 from apps.agents.models import Handoff, HandoffState
 from apps.audit import queries as audit
 from apps.audit.models import Event
+from apps.common import ids
 from apps.providers.models import Lane, LaneChange, UsageRow
 from apps.reliability.models import SloMark, SloMinute
 
@@ -153,18 +153,35 @@ def windows_of(
     return {n: Tally(found[f"total_{n}"], found[f"bad_{n}"]) for n in WINDOWS}
 
 
+class UtcDay(Func):
+    """The day of a moment, by the store itself: on SQLite Django's own TruncDay
+    calls back into Python for each row."""
+
+    function = "date"
+    arity = 1
+    output_field = DateField()
+
+    def as_postgresql(self, *given: Any, **context: Any) -> Any:
+        template = "(%(expressions)s AT TIME ZONE 'UTC')::date"
+        return self.as_sql(*given, template=template, **context)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)
+
+
 def days_of(
     rows: QuerySet[Handoff] | QuerySet[UsageRow], bad: Q, now: datetime
 ) -> dict[datetime, Tally]:
     since = now - timedelta(days=CHART_DAYS)
     found = (
         rows.filter(created_at__gte=since)
-        .annotate(day=TruncDay("created_at", tzinfo=UTC))
+        .annotate(day=UtcDay("created_at"))
         .values("day")
         .annotate(total=Count("pk"), bad=Count("pk", filter=bad))
         .order_by("day")
     )
-    return {row["day"]: Tally(row["total"], row["bad"]) for row in found}
+    return {_midnight(row["day"]): Tally(row["total"], row["bad"]) for row in found}
 
 
 def _handoffs(now: datetime) -> QuerySet[Handoff]:
@@ -207,7 +224,9 @@ def judge_sink(now: datetime) -> int:
         mine = SloMark.objects.filter(slo="sink", judged_to=mark.judged_to)
         if not mine.update(judged_to=until):
             return 0
-        rows = Event.objects.filter(id__gte=id_at(since), id__lt=id_at(until))
+        rows = Event.objects.filter(
+            id__gte=ids.first_at(since), id__lt=ids.first_at(until)
+        )
         late = Q(gseq__isnull=True) | Q(gseq__gt=held)
         found = rows.aggregate(total=Count("id"), bad=Count("id", filter=late))
         minute = until.replace(second=0, microsecond=0)
@@ -216,12 +235,6 @@ def judge_sink(now: datetime) -> int:
             total=F("total") + found["total"], bad=F("bad") + found["bad"]
         )
     return int(found["total"])
-
-
-def id_at(moment: datetime) -> UUID:
-    """Return the smallest row id of a moment: ids begin with their time."""
-    millis = int(moment.timestamp() * 1000) & 0xFFFF_FFFF_FFFF
-    return UUID(int=millis << 80 | 0x7 << 76 | 0b10 << 62)
 
 
 def _sink_tallies(now: datetime) -> dict[str, Tally]:
@@ -240,12 +253,12 @@ def _sink_days(now: datetime) -> dict[datetime, Tally]:
     since = now - timedelta(days=CHART_DAYS)
     found = (
         SloMinute.objects.filter(slo="sink", minute__gte=since)
-        .annotate(day=TruncDay("minute", tzinfo=UTC))
+        .annotate(day=UtcDay("minute"))
         .values("day")
         .annotate(all=Sum("total"), wrong=Sum("bad"))
         .order_by("day")
     )
-    return {row["day"]: Tally(row["all"], row["wrong"]) for row in found}
+    return {_midnight(row["day"]): Tally(row["all"], row["wrong"]) for row in found}
 
 
 SLOS = (

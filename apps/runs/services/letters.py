@@ -159,7 +159,7 @@ def settle_effect(
 def set_aside_in_doubt() -> int:
     """Make dead letters of runs whose effect stayed in doubt for 72 h."""
     since = clock.now() - IN_DOUBT
-    doubtful = Call.objects.filter(state=CallState.UNKNOWN, started_at__lte=since)
+    doubtful = Call.objects.unfinished(CallState.UNKNOWN).filter(started_at__lte=since)
     stuck = Run.objects.filter(
         state=State.WAITING_OPERATOR, id__in=doubtful.values("run_id")
     )
