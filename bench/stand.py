@@ -120,6 +120,7 @@ def _make_tables() -> None:
         config.label
         for config in apps.get_app_configs()
         if config.name.startswith("apps.")
+        and list(config.get_models())
         and not list((Path(config.path) / "migrations").glob("0*.py"))
     ]
     if bare:

@@ -1,6 +1,7 @@
 """People, agents and tokens, for keeping records."""
 
 from django.contrib import admin
+from django.contrib.auth.models import Group
 
 from apps.common.admin import ReadOnlyAdmin
 
@@ -27,7 +28,14 @@ class GroupAdmin(ReadOnlyAdmin):
 
     list_display = ["name"]
     search_fields = ["name"]
-    filter_horizontal = ["permissions"]
+    fields = ["name", "carries"]
+
+    @admin.display(description="permissions")
+    def carries(self, group: Group) -> str:
+        """All of them by one statement: a permission's own name asks for its model."""
+        held = group.permissions.order_by("content_type__app_label", "codename")
+        names = held.values_list("content_type__app_label", "codename")
+        return ", ".join(f"{app}.{code}" for app, code in names) or "none"
 
 
 @admin.register(Workspace)
