@@ -36,9 +36,8 @@ class NewestValues(AllValuesFieldListFilter):
         super().__init__(field, request, params, model, model_admin, field_path)
         rows = model_admin.get_queryset(request).order_by("-pk")
         found = set(rows.values_list(field.name, flat=True)[:NEWEST])
-        self.lookup_choices = sorted(
-            found, key=lambda value: (value is not None, value)
-        )
+        choices: Any = sorted(found, key=lambda value: (value is not None, value))
+        self.lookup_choices = choices
 
 
 def _has_open_values(field: "Field[Any, Any]") -> bool:
@@ -59,7 +58,7 @@ class Span:
         ends = {"first": self.first, "last": self.last}
         zone = timezone.get_current_timezone()
         return {
-            name: at and datetime.combine(at, time.min, zone)
+            name: None if at is None else datetime.combine(at, time.min, zone)
             for name, at in ends.items()
         }
 
@@ -102,15 +101,14 @@ def dates_of(changelist: Any) -> Any:
         given = changelist.params.get(f"{field}__{part}", "")
         if given.isdecimal():
             chosen[part] = int(given)
-    return date_hierarchy(
-        SimpleNamespace(
-            date_hierarchy=field,
-            model=changelist.model,
-            params=changelist.params,
-            get_query_string=changelist.get_query_string,
-            queryset=_span(changelist.model, field).within(chosen),
-        )
+    stand_in: Any = SimpleNamespace(
+        date_hierarchy=field,
+        model=changelist.model,
+        params=changelist.params,
+        get_query_string=changelist.get_query_string,
+        queryset=_span(changelist.model, field).within(chosen),
     )
+    return date_hierarchy(stand_in)
 
 
 def _span(model: Any, field: str) -> Span:

@@ -161,9 +161,9 @@ class UtcDay(Func):
     arity = 1
     output_field = DateField()
 
-    def as_postgresql(self, *given: Any, **context: Any) -> Any:
+    def as_postgresql(self, compiler: Any, connection: Any) -> Any:
         template = "(%(expressions)s AT TIME ZONE 'UTC')::date"
-        return self.as_sql(*given, template=template, **context)
+        return self.as_sql(compiler, connection, template=template)
 
 
 def _midnight(day: date) -> datetime:
