@@ -77,6 +77,8 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	POLAR_STORM_RUNS=10000 POLAR_STORM_KILLS=500 POLAR_STORM_LEASE=20 $(PY) tests/services.py exec -- \
 		$(PYTEST) -q -s -n 0 tests/journeys/test_kill_storm.py
 	POLAR_TEST_VAULT_ROWS=10000 POLAR_TEST_VAULT_KILLS=100 $(PYTEST) -q -n 0 tests/vault/test_rotation.py
+	for with in "" "$(PY) tests/services.py exec --"; do POLAR_REKEY_SECRETS=10000 $$with \
+		$(PYTEST) -q -s -n 0 tests/journeys/test_rekeying_storm.py; done
 	mkdir -p var/screens && POLAR_SCREENS=var/screens \
 		$(PYTEST) -q -n 0 tests/journeys/test_blackout_in_chromium.py
 	POLAR_SINK_KILLS=100 $(PYTEST) -q -n 0 tests/audit/test_sinks.py
@@ -91,7 +93,7 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	for with in "" "$(PY) tests/services.py exec --"; do POLAR_PURSE_TURNS=200 POLAR_PURSE_KILLS=8 $$with \
 		$(PYTEST) -q -s -n 0 tests/journeys/test_budget_storm.py; done
 	POLAR_CHAOS_TURNS=200 $(PYTEST) -q -s -n 0 tests/providers/test_chaos.py
-	POLAR_FUZZ_CASES=80 $(PYTEST) -q -n 0 tests/access/test_api_fuzz.py
+	POLAR_FUZZ_CASES=10000 $(PYTEST) -q -s -n 0 tests/access/test_api_fuzz.py
 	POLAR_RUNBOOKS=1 $(PYTEST) -q -n 0 tests/journeys/test_runbooks_are_followed.py \
 		tests/reliability/test_configuration_reach.py
 

@@ -24,7 +24,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
-from tests.journeys import outside, resident
+from tests.journeys import outside, rekeying, resident
 
 
 def die_at(name: str, times: int) -> Any:
@@ -356,6 +356,9 @@ def witness_here() -> None:
     """Give the process the journey's own witness directory."""
     settings.POLAR_WITNESS_DIR = Path(os.environ["JOURNEY_WITNESS"])
     settings.POLAR_SNAPSHOT_DIR = settings.POLAR_WITNESS_DIR.parent / "snapshots"
+    settings.POLAR_VAULT_KEYS = os.environ.get("JOURNEY_VAULT_KEYS", "")
+    if "JOURNEY_NO_OLD_KEY" in os.environ:
+        settings.POLAR_VAULT_KEY = ""
 
 
 def settle_in(env: dict[str, str]) -> None:
@@ -414,6 +417,9 @@ OURS: dict[str, Any] = {
     "mail": mail,
     "storm": storm,
     "serve": serve,
+    "fill": rekeying.fill,
+    "rotate_killed": rekeying.rotate_killed,
+    "open_all": rekeying.open_all,
 }
 
 

@@ -1,0 +1,205 @@
+"""The vault gets a new key while turns run and rotations are killed; nothing leaks.
+
+`make chaos` runs it at full size: POLAR_REKEY_SECRETS, POLAR_REKEY_KILLS,
+POLAR_REKEY_TURNS. The ordinary suite kills rotations in one process
+(tests/vault/test_rotation.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from tests.fakes.openai_server import FakeOpenAI, openai_server
+from tests.journeys.processes import ON_POSTGRES, House, eventually, house
+from tests.journeys.rekeying import NEW
+from tests.journeys.storm import Storm, end
+
+SECRETS = int(os.environ.get("POLAR_REKEY_SECRETS", "0"))
+KILLS = int(os.environ.get("POLAR_REKEY_KILLS", "100"))
+TURNS = int(os.environ.get("POLAR_REKEY_TURNS", "200"))
+pytestmark = [
+    pytest.mark.journey,
+    pytest.mark.skipif(not SECRETS, reason="`make chaos` goes this way"),
+]
+
+#: Stands in the vault and goes to the vendor with every turn; nowhere else.
+CANARY = "sk-canary-7d1f0c52e9b84a63"
+#: Stands in every message: what must be found where the canary must not.
+MARKER = "marker-58c2a1"
+#: One rotation is killed, then it is calm so long. Units: seconds.
+PAUSE = 0.2
+PATIENCE = 600
+
+
+@pytest.fixture
+def vendor() -> Iterator[FakeOpenAI]:
+    with openai_server() as server:
+        server.accepted_keys = {CANARY}
+        server.delay_seconds = 0.05
+        yield server
+
+
+@pytest.fixture
+def storm(tmp_path: Path, vendor: FakeOpenAI) -> Iterator[Storm]:
+    """A house with many secrets under its old key, serving with both keys."""
+    with house(tmp_path, "seed_demo") as polar:
+        built = Storm(polar, 1)
+        document = tmp_path.parent / f"{tmp_path.name}-document.json"
+        document.write_text(json.dumps(configuration(vendor.url)))
+        done(polar, "storm")
+        done(polar, "config", "import", "--file", str(document))
+        document.unlink()
+        done(polar, "fill", str(SECRETS))
+        polar.env["JOURNEY_VAULT_KEYS"] = NEW
+        for role in ("web", "worker1", "worker2"):
+            built.start(role)
+        try:
+            assert eventually(lambda: built.send("/healthz")[0] == 200), polar.output()
+            assert eventually(polar.working), polar.output()
+            yield built
+        finally:
+            for process in built.roles.values():
+                end(process)
+
+
+def configuration(url: str) -> dict[str, object]:
+    provider = {
+        "kind": "openai_compatible",
+        "baseUrl": url,
+        "models": [{"name": "fake-1"}],
+        "key": CANARY,
+    }
+    routes = {"routes": [{"provider": "openai", "model": "fake-1"}]}
+    lanes = dict.fromkeys(("brain", "worker"), routes)
+    sections = {"providers": {"openai": provider}, "lanes": lanes}
+    return {"format": "polar-config/1", "sections": sections}
+
+
+def done(polar: House, *words: str) -> None:
+    """Run a harness process to its end, however many secrets there are."""
+    assert polar.start(*words).wait(PATIENCE) == 0, f"{words} {polar.output()[-4000:]}"
+
+
+def test_new_key_under_kills_while_turns_run_and_the_canary_stays(
+    storm: Storm, vendor: FakeOpenAI
+) -> None:
+    polar = storm.polar
+    begun = time.monotonic()
+    turns = threading.Thread(target=submit, args=(storm,))
+    turns.start()
+    done(polar, "rotate_killed", str(KILLS), str(PAUSE))
+    done(polar, "vault", "rotate")
+    done(polar, "vault", "finish")
+    turns.join(PATIENCE)
+    assert storm.quiet(PATIENCE), polar.states()
+
+    check_turns(polar, vendor)
+    told = check_secrets(polar)
+    read = check_canary(storm)
+    sys.stdout.write(
+        f"rekeying: {told} secrets, {KILLS} kills, {TURNS} turns,"
+        f" {time.monotonic() - begun:.0f} s; canary sought in {read} bytes\n"
+    )
+
+
+def submit(storm: Storm) -> None:
+    texts = [f"{MARKER} {number}" for number in range(TURNS)]
+    storm.submit(texts, over=KILLS * PAUSE * 2)
+
+
+def check_turns(polar: House, vendor: FakeOpenAI) -> None:
+    """Every turn was answered by the vendor, who saw the right key and no other."""
+    turns = polar.rows(
+        "SELECT state, count(*) FROM runs_run WHERE kind = 'agents.turn' GROUP BY state"
+    )
+    assert turns == [("succeeded", TURNS)]
+    assert len(vendor.requests) >= TURNS
+    sent = {each["authorization"] for each in vendor.headers_seen}
+    assert sent == {f"Bearer {CANARY}"}
+
+
+def check_secrets(polar: House) -> int:
+    """None is on the old key; with the new one alone every one opens."""
+    assert polar.rows("SELECT DISTINCT recipient FROM vault_wrap") == [("key:new",)]
+    polar.env["JOURNEY_NO_OLD_KEY"] = "1"
+    process = polar.start("open_all")
+    assert process.wait(PATIENCE) == 0, polar.output()[-4000:]
+    out = polar.folder / f"out{polar.processes.index(process)}.txt"
+    told = json.loads(out.read_text().splitlines()[-1])
+    assert told["unreadable"] == []
+    assert told["secrets"] > SECRETS
+    return int(told["secrets"])
+
+
+def check_canary(storm: Storm) -> int:
+    """Look at every byte that was kept. Returns how many were read."""
+    polar = storm.polar
+    exports = polar.folder / "exports"
+    exports.mkdir()
+    for words in (
+        ("audit", "seal"),
+        ("audit", "push"),
+        ("audit", "export", str(exports / "audit")),
+        ("audit", "ocsf", str(exports / "ocsf.jsonl")),
+        ("config", "export", "--file", str(exports / "config.json")),
+        ("snapshot", "create"),
+    ):
+        done(polar, *words)
+
+    kept = {path: path.read_bytes() for path in files(polar.folder)}
+    kept |= {Path(name): data for name, data in elsewhere(polar).items()}
+
+    names = " ".join(map(str, kept))
+    for what in ("witness", "snapshots", "sink.jsonl", "out1.txt", "exports/config"):
+        assert what in names, what
+    assert ON_POSTGRES or "polar.db-wal" in names
+    assert any(MARKER.encode() in data for data in kept.values())
+    assert [path for path, data in kept.items() if CANARY.encode() in data] == []
+    return sum(map(len, kept.values()))
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def elsewhere(polar: House) -> dict[str, bytes]:
+    """Shape: name → bytes of what a server keeps: tables, write-ahead log, broker."""
+    if not ON_POSTGRES:
+        return {}
+    found: dict[str, bytes] = {}
+    with psycopg.connect(polar.url, autocommit=True) as db:
+        db.execute("CHECKPOINT")
+        told = db.execute("SHOW data_directory").fetchone()
+    assert told is not None
+    for path in files(Path(str(told[0]))):
+        if path.parts[-2] != "pg_stat_tmp":
+            found[str(path)] = path.read_bytes()
+    assert "pg_wal" in " ".join(found)
+    for copy in polar.folder.glob("snapshots/*/store"):
+        command = ["pg_restore", "--file=-", str(copy)]
+        found[f"{copy} as text"] = subprocess.run(
+            command, check=True, capture_output=True
+        ).stdout
+    if polar.env["REDIS_URL"]:
+        found["redis"] = broker(polar.env["REDIS_URL"])
+    return found
+
+
+def broker(url: str) -> bytes:
+    """What the broker would write to its disk, not compressed."""
+    with redis.Redis.from_url(url) as client:
+        client.config_set("rdbcompression", "no")
+        client.save()
+        where = client.config_get("dir")["dir"]
+        return (
+            Path(where) / client.config_get("dbfilename")["dbfilename"]
+        ).read_bytes()
