@@ -11,6 +11,8 @@ from apps.access import queries, services
 from apps.access.models import Membership, Principal, Role, Token, User
 from apps.access.policies import caller, check_role
 from apps.access.schemas import (
+    AccessPolicyIn,
+    AccessPolicyOut,
     NewTokenOut,
     TokenIn,
     TokenLimitIn,
@@ -57,6 +59,20 @@ def update_user(
     auth = caller(request, "access:write")
     change_user(by=auth.principal, username=username, body=body)
     return _facts_of(username)
+
+
+@router.put(
+    "/access/policy",
+    response={200: AccessPolicyOut} | PROBLEMS,
+    operation_id="setAccessPolicy",
+)
+def set_access_policy(request: HttpRequest, body: AccessPolicyIn) -> AccessPolicyIn:
+    """Demand a second factor of approvers and administrators, or no longer."""
+    auth = caller(request, "access:write")
+    factors.require_second_factor(
+        by=auth.principal, required=body.second_factor_required, reason=body.reason
+    )
+    return body
 
 
 @router.get("/tokens", response={200: TokenPage} | PROBLEMS, operation_id="listTokens")

@@ -15,6 +15,15 @@ class UserIn(In):
     role: Role
 
 
+class AccessPolicyIn(In):
+    second_factor_required: bool
+    reason: str = Field("", max_length=300)
+
+
+class AccessPolicyOut(Out):
+    second_factor_required: bool
+
+
 class UserChangeIn(In):
     """Only what is given is changed."""
 

@@ -25,6 +25,8 @@ from apps.agents.schemas import (
     EffectivePin,
     HandoffPage,
     HeatMapOut,
+    MemoryIn,
+    MemoryOut,
     MemoryPage,
     OrchestrateIn,
     PinIn,
@@ -282,6 +284,17 @@ def list_memories(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
     principal = caller(request, "agents:read").principal
     items, following = cut(Memory.objects.shown_to(principal), page)
     return {"items": items, "next_cursor": following}
+
+
+@router.patch(
+    "/memories/{memory_id}",
+    response={200: MemoryOut} | PROBLEMS,
+    operation_id="correctMemory",
+)
+def correct_memory(request: HttpRequest, memory_id: UUID, body: MemoryIn) -> Memory:
+    """Put a person's words in place of what an agent noted."""
+    principal = caller(request, "agents:write").principal
+    return memory.correct(by=principal, memory_id=memory_id, text=body.text)
 
 
 @router.delete(

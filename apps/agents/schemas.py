@@ -219,6 +219,10 @@ class UsageGroup(Out):
     average_ms: int
 
 
+class MemoryIn(In):
+    text: str = Field(min_length=1, max_length=20_000)
+
+
 class MemoryOut(Out):
     id: UUID
     created_at: datetime

@@ -288,6 +288,14 @@ def silence_alert(request: HttpRequest, body: SilenceIn) -> Status[Any]:
 
 
 @router.post(
+    "/alerts/breach", response={200: AlertOut} | PROBLEMS, operation_id="makeBreach"
+)
+def make_breach(request: HttpRequest) -> Any:
+    """Send a made-up alert down the whole way: judged, raised, told, cleared."""
+    return services.breach(by=caller(request, "runs:write").principal)
+
+
+@router.post(
     "/alerts/silences/{silence_id}/lift",
     response={200: SilenceOut} | PROBLEMS,
     operation_id="liftSilence",
@@ -421,3 +429,14 @@ def start_drill(request: HttpRequest, body: DrillIn) -> Status[Any]:
 def get_drill(request: HttpRequest, drill_id: UUID) -> Any:
     caller(request, "store:read")
     return services.get_drill(drill_id)
+
+
+@router.post(
+    "/drills/{drill_id}/cancel",
+    response={200: DrillRunOut} | PROBLEMS,
+    operation_id="cancelDrill",
+)
+def cancel_drill(request: HttpRequest, drill_id: UUID) -> Any:
+    """End a drill now; what it started dies with it."""
+    by = caller(request, "store:write").principal
+    return services.cancel_drill(by=by, drill_id=drill_id)

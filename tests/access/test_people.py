@@ -315,3 +315,19 @@ def test_tokens_page_when_made_then_shown_once(client, alice):
     assert raw.encode() in made.content
     assert raw.encode() not in client.get(reverse("access:tokens")).content
     assert queries.authenticate(raw).scopes == {"runs:read"}
+
+
+class TestPolicyOverTheApi:
+    def put(self, client, user):
+        client.force_login(user)
+        body = {"secondFactorRequired": True, "reason": "auditors asked"}
+        return client.put("/api/v1/access/policy", body, "application/json")
+
+    def test_an_administrator_demands_a_second_factor(self, client, ada):
+        answer = self.put(client, ada)
+
+        assert (answer.status_code, queries.needs_second_factor(ada)) == (200, True)
+
+    def test_an_operator_may_not(self, client, ada, alice):
+        assert self.put(client, alice).status_code == 403
+        assert not queries.needs_second_factor(ada)

@@ -188,6 +188,18 @@ def test_page_shows_and_forgets(
     assert b"Nothing is remembered yet" in client.get("/memory/").content
 
 
+def test_api_corrects(conversation: Conversation, client: Client, alice: User) -> None:
+    kept = keep(conversation, "Ferry at nine.")
+    client.force_login(alice)
+
+    answer = client.patch(
+        f"/api/v1/memories/{kept.id}", {"text": "Ferry at ten."}, "application/json"
+    )
+
+    assert (answer.status_code, answer.json()["text"]) == (200, "Ferry at ten.")
+    assert Event.objects.filter(type="memory.corrected").count() == 1
+
+
 def test_api_lists_and_deletes(
     conversation: Conversation, client: Client, alice: User
 ) -> None:

@@ -510,3 +510,12 @@ def test_round_changes_nothing_in_the_store():
     before = audit.verify().unsealed
     examining.examine()
     assert audit.verify().unsealed == before
+
+
+def test_breach_over_the_api_is_made_up_and_over(client, alice):
+    client.force_login(alice)
+
+    answer = client.post("/api/v1/alerts/breach")
+
+    assert answer.status_code == 200
+    assert answer.json()["origin"] == "synthetic"

@@ -9,6 +9,7 @@ from apps.access import services as access
 from apps.access.models import Role
 from apps.reliability import services
 from apps.reliability.models import DrillRun, DrillStep
+from tests import people
 
 pytestmark = pytest.mark.django_db
 
@@ -58,3 +59,14 @@ def test_cancel_when_pressed_twice_then_the_second_is_told(desk: Any) -> None:
 
 def test_page_when_stranger_then_asked_to_sign_in(client: Client) -> None:
     assert client.get("/drills/").status_code == 302
+
+
+def test_cancel_over_the_api_answers_what_became_of_it(client: Client) -> None:
+    ada = people.person("ada", Role.ADMIN, access.ensure_default_workspace())
+    client.force_login(ada)
+    row = services.start_drill(by=access.system_principal(), slug="blackout")
+
+    answer = client.post(f"/api/v1/drills/{row.id}/cancel")
+
+    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    assert client.post(f"/api/v1/drills/{row.id}/cancel").status_code == 409
