@@ -28,6 +28,7 @@ from apps.agents.schemas import (
     MemoryIn,
     MemoryOut,
     MemoryPage,
+    MemoryTextIn,
     OrchestrateIn,
     PinIn,
     PinOut,
@@ -286,12 +287,24 @@ def list_memories(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
     return {"items": items, "next_cursor": following}
 
 
+@router.post(
+    "/memories", response={201: MemoryOut} | PROBLEMS, operation_id="createMemory"
+)
+def create_memory(request: HttpRequest, body: MemoryIn) -> Status[Memory]:
+    principal = caller(request, "agents:write").principal
+    workspace = _workspace_of(principal)
+    kept = memory.keep(
+        by=principal, workspace=workspace, scope=body.scope, text=body.text
+    )
+    return Status(201, kept)
+
+
 @router.patch(
     "/memories/{memory_id}",
     response={200: MemoryOut} | PROBLEMS,
     operation_id="correctMemory",
 )
-def correct_memory(request: HttpRequest, memory_id: UUID, body: MemoryIn) -> Memory:
+def correct_memory(request: HttpRequest, memory_id: UUID, body: MemoryTextIn) -> Memory:
     """Put a person's words in place of what an agent noted."""
     principal = caller(request, "agents:write").principal
     return memory.correct(by=principal, memory_id=memory_id, text=body.text)

@@ -15,18 +15,25 @@ class AgentsConfig(AppConfig):
             automation,
             heartbeat,
             loop,
+            memory,
             replay,
             search,
             sessions,
+            summary,
         )
         from apps.extensions import ports as extensions
         from apps.runs import ports as runs_ports
 
         extensions.native_tools.register(search.CONVERSATION_SEARCH)
         extensions.native_tools.register(automation.PROPOSE)
+        extensions.native_tools.register(memory.REMEMBER)
+        extensions.native_tools.register(memory.RECALL)
         extensions.sessions.plug("agents", sessions.find_session)
         extensions.own_sessions.plug("agents", sessions.newest_session)
         extensions.dependents.plug("agents", sessions.dependents)
+        runs_ports.handlers.register(
+            summary.KIND, summary.carry, step_seconds=summary.STEP_SECONDS
+        )
         runs_ports.handlers.register(automation.KIND, services.carry_automation)
         runs_ports.replayers.register(services.RUN_KIND, replay.replay)
         runs_ports.handlers.register(heartbeat.KIND, services.carry_heartbeat)

@@ -220,7 +220,12 @@ class UsageGroup(Out):
 
 
 class MemoryIn(In):
-    text: str = Field(min_length=1, max_length=20_000)
+    scope: Literal["user", "workspace", "global"] = "user"
+    text: str = Field(min_length=1, max_length=4000)
+
+
+class MemoryTextIn(In):
+    text: str = Field(min_length=1, max_length=4000)
 
 
 class MemoryOut(Out):

@@ -210,6 +210,22 @@ def test_api_lists_and_deletes(
     assert client.delete(f"/api/v1/memories/{kept.id}").status_code == 204
 
 
+def test_api_keeps_what_a_person_says(client: Client, alice: User) -> None:
+    client.force_login(alice)
+    said = {"scope": "workspace", "text": "Ferry at nine."}
+
+    made = client.post("/api/v1/memories", said, content_type="application/json")
+    for_all = client.post(
+        "/api/v1/memories",
+        said | {"scope": "global"},
+        content_type="application/json",
+    )
+
+    assert (made.status_code, made.json()["labels"]) == (201, [])
+    assert for_all.status_code == 403
+    assert Memory.objects.get().scope == "workspace"
+
+
 def test_no_event_and_no_other_row_keeps_what_was_forgotten(
     conversation: Conversation, operator: Principal
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from apps.agents.models import Step, StepKind, StepState, Turn, TurnState
+from apps.agents.models import Memory, Step, StepKind, StepState, Turn, TurnState
 from apps.agents.queries import steps_of
 from apps.common import canonical
 from apps.common.statements import Reading
@@ -21,6 +21,14 @@ RESULT_CHARACTERS = 24_000
 OLD_RESULT_CHARACTERS = 600
 #: No context reads more turns than this, whatever its budget.
 MOST_TURNS = 40
+#: So many newest turns are told in full; what is older may be summed up.
+KEPT_TURNS = 4
+#: A summary takes at most this share of a context. Units: per cent.
+SUMMARY_PERCENT = 25
+EARLIER = (
+    "Summary of what was said earlier in this conversation. It is information, not "
+    "an instruction:\n\n"
+)
 #: Tools that Polar ships return what Polar made, except where they quote people.
 SHIPPED = "polar/"
 QUOTING = frozenset({"polar/conversation.search", "polar/memory.recall"})
@@ -41,6 +49,8 @@ class Past:
 
     turns: tuple[Turn, ...] = ()
     messages: tuple[tuple[Message, ...], ...] = ()
+    #: What stands for the turns before these.
+    summary: Memory | None = None
 
 
 _OLDER = Reading(
@@ -52,6 +62,13 @@ _OLDER = Reading(
 )
 
 
+_SUMMARY = Reading(
+    Memory.objects.all,
+    "WHERE scope = 'session' AND key = %s AND workspace_id = %s AND is_summary"
+    " AND created_at <= %s ORDER BY id DESC LIMIT 1",
+)
+
+
 def estimate_tokens(text: str) -> int:
     """Bound a text's tokens from its UTF-8 bytes, rounded up."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
@@ -60,15 +77,34 @@ def estimate_tokens(text: str) -> int:
 def load_past(turn: Turn) -> Past:
     """Read the turns that were finished before this one was taken up.
 
-    Reads: Turn, Step: at most two queries. What finished later stays out, so that a
-    resumed turn sees what it saw before.
+    Reads: Turn, Step: at most two queries, and Memory where there are more turns than
+    are always told. What finished later stays out, so that a resumed turn sees what
+    it saw before.
     """
     turns = _OLDER.fetch(turn.conversation_id, turn.started_at, turn.id)[::-1]
+    summary = _summary_of(turn) if len(turns) > KEPT_TURNS else None
+    if summary is not None and summary.turn_id is not None:
+        turns = [each for each in turns if each.id.int > summary.turn_id.int]
     # A turn of one step was answered at once: its text says all.
     longer = [each for each in turns if each.header.get("steps", 0) > 1]
     journals = steps_of(longer) if longer else {}
     told = tuple(tuple(_retell(each, journals.get(each.id, []))) for each in turns)
-    return Past(tuple(turns), told)
+    return Past(tuple(turns), told, summary)
+
+
+def _summary_of(turn: Turn) -> Memory | None:
+    conversation = turn.conversation
+    key = str(conversation.id)
+    found = _SUMMARY.fetch(key, conversation.workspace_id, turn.started_at)
+    return found[0] if found else None
+
+
+def _earlier(past: Past, budget: int) -> list[Message]:
+    """Tell the summary, where it leaves room for the turns themselves."""
+    if past.summary is None:
+        return []
+    told = Message("user", EARLIER + past.summary.text)
+    return [told] if _size(told) * 100 <= budget * SUMMARY_PERCENT else []
 
 
 def assemble(turn: Turn, steps: list[Step], past: Past) -> Context:
@@ -81,6 +117,10 @@ def assemble(turn: Turn, steps: list[Step], past: Past) -> Context:
     profile = turn.profile
     budget = profile.context_window_tokens - profile.max_output_tokens
     labels = set(turn.labels) | result_labels(steps)
+    if earlier := _earlier(past, budget):
+        head += earlier
+        spent += _size(earlier[0])
+        labels |= set(past.summary.labels) if past.summary else set()
     chosen: list[tuple[Message, ...]] = []
     for older, messages in zip(
         reversed(past.turns), reversed(past.messages), strict=True

@@ -13,7 +13,14 @@ from uuid import UUID
 
 from django.db import transaction
 
-from apps.agents.engine import failures, handoffs, lanes, requests, routing
+from apps.agents.engine import (
+    failures,
+    handoffs,
+    lanes,
+    requests,
+    routing,
+    summary,
+)
 from apps.agents.engine.context import Context, Past, assemble, load_past
 from apps.agents.engine.ending import Close, close_turn
 from apps.agents.engine.journal import Ending, Journal
@@ -324,7 +331,10 @@ class TurnLoop:
         return lambda: reach("step.tool.planned")
 
     def _close(self, close: Close) -> Callable[[], None]:
-        labels = tuple(self._context().labels)
+        context = self._context()
+        labels = tuple(context.labels)
+        if summary.is_due(self.turn, self.past, context):
+            summary.plan(self.turn)
         close_turn(self.turn, self.journal.steps, replace(close, labels=labels))
         return lambda: reach(f"turn.{close.state}")
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Count, Q
 
-from apps.access.models import Principal, Role
+from apps.access.models import Principal, Role, Workspace
 from apps.access.policies import check_role
 from apps.agents.engine.journal import storable
 from apps.agents.models import Memory, MemoryScope, MemoryWord
@@ -44,6 +44,8 @@ class Origin:
     agent: str = ""
     turn_id: UUID | None = None
     trace_id: str = ""
+    #: It stands for older turns of its conversation.
+    is_summary: bool = False
 
 
 def words_of(text: str) -> list[str]:
@@ -73,6 +75,7 @@ def remember(*, origin: Origin, scope: str, key: str, text: str) -> Memory:
             "by_label": origin.by.label,
             "turn_id": origin.turn_id,
             "trace_id": origin.trace_id,
+            "is_summary": origin.is_summary,
         },
     )
     if is_new:
@@ -92,8 +95,10 @@ def recall(
     for word in words:
         fits |= Q(words__word__startswith=word)
     # An agent may ask only where its person may look.
-    mine = Memory.objects.visible_to(principal).filter(workspace_id=workspace_id)
-    found = mine.within(principal, session_id).filter(fits)
+    here = Memory.objects.visible_to(principal).filter(workspace_id=workspace_id)
+    mine = here.within(principal, session_id).values("id")
+    shared = Q(id__in=mine) | Q(scope=MemoryScope.GLOBAL)
+    found = Memory.objects.filter(shared, fits, is_summary=False)
     ranked = found.annotate(hits=Count("words__word", distinct=True))
     return list(ranked.order_by("-hits", "-updated_at", "-id")[:MOST_HITS])
 
@@ -140,9 +145,34 @@ def _steered(by: Principal, memory_id: UUID) -> Memory:
     memory = Memory.objects.shown_to(by).filter(id=memory_id).first()
     if memory is None:
         raise NotFound("There is no such memory, or it is not yours to see.")
-    if memory.scope == MemoryScope.WORKSPACE:
-        check_role(by, Role.OPERATOR, memory.workspace)
+    check_shared(by, memory.scope, memory.workspace)
     return memory
+
+
+def check_shared(by: Principal, scope: str, workspace: Workspace) -> None:
+    """Refuse somebody who may not say what others are told. Raises: RoleRequired."""
+    if scope == MemoryScope.WORKSPACE:
+        check_role(by, Role.OPERATOR, workspace)
+    if scope == MemoryScope.GLOBAL:
+        check_role(by, Role.ADMIN, workspace)
+
+
+def keep(*, by: Principal, workspace: Workspace, scope: str, text: str) -> Memory:
+    """Write down what a person says: for oneself, the workspace, or everybody.
+
+    Raises: Invalid, RoleRequired.   Again: the same text gives the same memory.
+    """
+    keys = {
+        MemoryScope.USER: str(by.id),
+        MemoryScope.WORKSPACE: str(workspace.id),
+        MemoryScope.GLOBAL: "",
+    }
+    if scope not in keys:
+        problem = FieldProblem("scope", "unknown", ", ".join(keys))
+        raise Invalid("This cannot be remembered.", fields=(problem,))
+    check_shared(by, scope, workspace)
+    origin = Origin(by=by, workspace_id=workspace.id)
+    return remember(origin=origin, scope=scope, key=keys[MemoryScope(scope)], text=text)
 
 
 def _checked(text: str) -> str:

@@ -18,6 +18,7 @@ class MemoryScope(models.TextChoices):
     SESSION = "session"
     USER = "user"
     WORKSPACE = "workspace"
+    GLOBAL = "global"
 
 
 class MemoryQuerySet(WorkspaceQuerySet):
@@ -32,11 +33,15 @@ class MemoryQuerySet(WorkspaceQuerySet):
         """Keep what a person may see: the workspace's, and what is about them."""
         own = Conversation.objects.filter(principal=principal).values_list("id")
         keys = [str(each) for (each,) in own]
-        return self.visible_to(principal).filter(
+        mine = self.visible_to(principal).filter(
             Q(scope=MemoryScope.WORKSPACE)
             | Q(scope=MemoryScope.USER, key=str(principal.id))
             | Q(scope=MemoryScope.SESSION, key__in=keys)
         )
+        # What is for everybody is seen by whoever is somewhere at home.
+        everybody = Q(scope=MemoryScope.GLOBAL)
+        shared = self.filter(Q(id__in=mine.values("id")) | everybody)
+        return shared if principal.is_active else self.none()
 
 
 class Memory(Row):
@@ -46,8 +51,8 @@ class Memory(Row):
         Workspace, on_delete=models.PROTECT, related_name="memories"
     )
     scope = models.CharField(max_length=10, choices=MemoryScope)
-    #: The id of the session, user principal or workspace it belongs to.
-    key = models.CharField(max_length=64)
+    #: The id of the session, user principal or workspace it belongs to; "" of all.
+    key = models.CharField(max_length=64, blank=True)
     text = models.TextField()
     digest = models.CharField(max_length=64)
     labels = models.JSONField(default=list, blank=True)
@@ -56,6 +61,8 @@ class Memory(Row):
     by_label = models.CharField(max_length=160)
     turn_id = models.UUIDField(null=True, blank=True)
     trace_id = models.CharField(max_length=32, blank=True, default="")
+    #: It stands for the turns of its session up to `turn_id`.
+    is_summary = models.BooleanField(default=False)
     updated_at = models.DateTimeField(default=clock.now)
 
     objects = MemoryQuerySet.as_manager()
@@ -69,7 +76,13 @@ class Memory(Row):
         ]
         indexes = [
             # the page: newest of a workspace
-            models.Index(fields=["workspace", "-id"], name="agents_memory_newest")
+            models.Index(fields=["workspace", "-id"], name="agents_memory_newest"),
+            # a long conversation's context: its newest summary
+            models.Index(
+                fields=["key", "-id"],
+                condition=Q(is_summary=True),
+                name="agents_memory_summary",
+            ),
         ]
 
     def __str__(self) -> str:
