@@ -215,9 +215,8 @@ class TurnLoop:
         told = failures.told_to_model(error)
         ending = Ending(StepState.FAILED, told, error_code=error.code[:60])
         if failures.is_loop(error):
-            self._commit(
-                step, ending, end=_cut_short(self.journal, failures.LOOP_GUARD)
-            )
+            cut = _cut_short(self.journal, failures.LOOP_GUARD)
+            self._commit(step, ending, cut)
             return
         reason = (error.reason_code or error.code)[:40]
         text = f"I could not answer: {error.detail}"
@@ -230,16 +229,14 @@ class TurnLoop:
             return
         told = failures.told_to_model(error)
         if isinstance(error, OutcomeUnknown):
-            self._mark_unknown(
-                step, Ending(StepState.UNKNOWN, {}, error_code=error.code)
-            )
+            lost = Ending(StepState.UNKNOWN, {}, error_code=error.code)
+            self._mark_unknown(step, lost)
         if failures.suspends(error):
             raise error
         ending = Ending(StepState.FAILED, told, error_code=error.code[:60])
         if failures.is_loop(error):
-            self._commit(
-                step, ending, end=_cut_short(self.journal, failures.LOOP_GUARD)
-            )
+            cut = _cut_short(self.journal, failures.LOOP_GUARD)
+            self._commit(step, ending, cut)
             return
         invalid = self.journal.failures(failures.VALIDATION)
         if told["class"] == failures.VALIDATION and invalid >= MOST_INVALID_TOOL_CALLS:
@@ -333,8 +330,7 @@ class TurnLoop:
     def _close(self, close: Close) -> Callable[[], None]:
         context = self._context()
         labels = tuple(context.labels)
-        if summary.is_due(self.turn, self.past, context):
-            summary.plan(self.turn)
+        summary.plan_if_due(self.turn, self.past, context)
         close_turn(self.turn, self.journal.steps, replace(close, labels=labels))
         return lambda: reach(f"turn.{close.state}")
 

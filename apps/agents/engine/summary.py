@@ -52,11 +52,13 @@ def is_due(turn: Turn, past: Past, context: Context) -> bool:
     return older > 0 and (is_long or len(past.turns) >= LONG_TURNS)
 
 
-def plan(turn: Turn) -> None:
-    """Ask for a summary, in the transaction that ends the turn.
+def plan_if_due(turn: Turn, past: Past, context: Context) -> None:
+    """Ask for a summary where one is due, in the transaction that ends the turn.
 
     Again: one that waits already takes the newest turns too.
     """
+    if not is_due(turn, past, context):
+        return
     serial_key = f"summary:{turn.conversation_id}"
     waiting = Run.objects.filter(serial_key=serial_key, state=State.QUEUED)
     if waiting.exists():
