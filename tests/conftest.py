@@ -101,7 +101,7 @@ def on_a_file(transactional_db: None, tmp_path: Path) -> Iterator[None]:
         connection.drop_idle()
         connection.settings_dict["NAME"] = name
         connection.connection = in_memory
-        opened.note_opened(connection)
+        opened.note_opened(connections["default"])
 
 
 @pytest.fixture
