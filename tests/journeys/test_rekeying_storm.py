@@ -100,7 +100,7 @@ def test_new_key_under_kills_while_turns_run_and_the_canary_stays(
     done(polar, "vault", "rotate")
     done(polar, "vault", "finish")
     turns.join(PATIENCE)
-    assert storm.quiet(PATIENCE), polar.states()
+    assert storm.quiet(), polar.states()
 
     check_turns(polar, vendor)
     told = check_secrets(polar)
