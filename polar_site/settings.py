@@ -141,6 +141,19 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 POLAR_UI_API_SECRET = env.str("POLAR_UI_API_SECRET", default="")
 
+#: Single sign-on by OpenID Connect; off without an issuer.
+POLAR_OIDC_ISSUER = env.str("POLAR_OIDC_ISSUER", default="")
+POLAR_OIDC_CLIENT_ID = env.str("POLAR_OIDC_CLIENT_ID", default="")
+POLAR_OIDC_CLIENT_SECRET = env.str("POLAR_OIDC_CLIENT_SECRET", default="")
+POLAR_OIDC_LABEL = env.str("POLAR_OIDC_LABEL", default="Single sign-on")
+POLAR_OIDC_SCOPES = env.str("POLAR_OIDC_SCOPES", default="openid profile email")
+#: The claim, and {"value of it": "role"}: nobody enters whom it gives none.
+POLAR_OIDC_ROLE_CLAIM = env.str("POLAR_OIDC_ROLE_CLAIM", default="groups")
+POLAR_OIDC_ROLES = env.str("POLAR_OIDC_ROLES", default="{}")
+POLAR_OIDC_DOMAINS = env.list("POLAR_OIDC_DOMAINS", default=[])
+#: The exact host:port of an identity provider that may be inside.
+POLAR_OIDC_LOCAL = env.list("POLAR_OIDC_LOCAL", default=[])
+
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 60 * 60

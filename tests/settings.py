@@ -32,6 +32,7 @@ _FIXED = {
     "POLAR_SINK_S3_URL": "",
     "POLAR_EXTENSIONS_DIR": "",
     "POLAR_UI_API_SECRET": "",
+    "POLAR_OIDC_ISSUER": "",
     "OPENAI_API_KEY": "",
     "ANTHROPIC_API_KEY": "",
     "GEMINI_API_KEY": "",

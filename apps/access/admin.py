@@ -7,6 +7,7 @@ from apps.common.admin import ReadOnlyAdmin
 
 from .models import (
     AccessPolicy,
+    ExternalIdentity,
     KeyedAnswer,
     Lockout,
     Membership,
@@ -50,6 +51,13 @@ class UserAdmin(ReadOnlyAdmin):
     list_filter = ["is_active", "is_staff"]
     search_fields = ["username"]
     exclude = ["password"]
+
+
+@admin.register(ExternalIdentity)
+class ExternalIdentityAdmin(ReadOnlyAdmin):
+    list_display = ["user", "issuer", "subject", "created_at"]
+    list_select_related = ["user"]
+    search_fields = ["user__username", "subject"]
 
 
 @admin.register(Membership)

@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.apps import AppConfig, apps
+from django.core import checks
 from django.db.models.signals import post_migrate
 
 
@@ -11,6 +12,12 @@ class AccessConfig(AppConfig):
     label = "access"
 
     def ready(self) -> None:
+        from apps.access import ports
+        from apps.access.adapters.oidc import OpenIdConnect
+        from apps.access.checks import check_sign_on
+
+        ports.plug_issuer(OpenIdConnect())
+        checks.register(check_sign_on, checks.Tags.security)
         # The admin's own migration signal comes after those of all our apps, so
         # every permission exists by then.
         last = apps.get_app_config("admin")

@@ -218,6 +218,23 @@ class SignIn(Row):
         return f"{self.user_id} from {self.address} {self.created_at:%F %T}"
 
 
+class ExternalIdentity(Row):
+    """Who a person is at the identity provider: the same subject is the same person."""
+
+    user = models.OneToOneField(User, models.CASCADE, related_name="external_identity")
+    issuer = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        verbose_name_plural = "external identities"
+        constraints = [
+            models.UniqueConstraint("issuer", "subject", name="external_identity_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject} at {self.issuer}"
+
+
 class SecondFactor(Row):
     """The key of a person's authenticator; the key itself lies in the vault.
 

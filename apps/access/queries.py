@@ -9,8 +9,10 @@ from django.db.models import Q, QuerySet
 from apps.common import clock
 from apps.common.errors import NotFound, Unauthenticated
 
+from . import ports
 from .models import (
     AccessPolicy,
+    ExternalIdentity,
     Membership,
     Principal,
     PrincipalKind,
@@ -191,7 +193,9 @@ def people_of(workspace: Workspace) -> QuerySet[Membership]:
     """Return who belongs to a workspace, with role, by name."""
     return (
         Membership.objects.filter(workspace=workspace)
-        .select_related("user__principal", "user__second_factor")
+        .select_related(
+            "user__principal", "user__second_factor", "user__external_identity"
+        )
         .order_by("user__username", "id")
     )
 
@@ -227,3 +231,37 @@ def needs_second_factor(user: User) -> bool:
         return False
     weighty = [Role.APPROVER, Role.ADMIN]
     return Membership.objects.filter(user=user, role__in=weighty).exists()
+
+
+def sign_on() -> ports.SignOn | None:
+    """Return where people may sign on; None when nowhere, or not wholly set up."""
+    setup = ports.written_sign_on()
+    return setup if setup.issuer and not sign_on_problems(setup) else None
+
+
+def sign_on_problems(setup: ports.SignOn) -> list[str]:
+    """Tell what keeps a set-up from being used, by the name of the setting."""
+    if not setup.issuer:
+        return []
+    told = {
+        "ISSUER must be the https:// address of the identity provider, or http:// "
+        "at a host:port of POLAR_OIDC_LOCAL": setup.is_safe(setup.issuer),
+        "CLIENT_ID is not set": bool(setup.client_id),
+        "SCOPES must have openid": ports.OPENID in setup.scopes.split(),
+        "ROLE_CLAIM is not set": bool(setup.role_claim),
+        "ROLES must give a role to at least one value of the claim, as "
+        '{"value": "role"}': bool(setup.roles),
+        f"ROLES knows {', '.join(Role.values)}": all(
+            each in Role.values for each in setup.roles.values()
+        ),
+    }
+    return [f"POLAR_OIDC_{problem}." for problem, is_met in told.items() if not is_met]
+
+
+def signs_on_elsewhere(user: User) -> bool:
+    """Tell whether the identity provider says who this person is and what they may."""
+    setup = sign_on()
+    return (
+        setup is not None
+        and ExternalIdentity.objects.filter(user=user, issuer=setup.issuer).exists()
+    )

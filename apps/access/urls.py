@@ -1,6 +1,7 @@
 from django.urls import path
 
 from apps.access import views
+from apps.access.views import signing_on
 
 app_name = "access"
 
@@ -8,6 +9,8 @@ urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
     path("login/code/", views.second_factor, name="second_factor"),
     path("login/set-up/", views.set_up_factor, name="set_up_factor"),
+    path("login/sign-on/", signing_on.sign_on, name="sign_on"),
+    path("login/sign-on/return/", signing_on.sign_on_return, name="sign_on_return"),
     path("logout/", views.LogoutView.as_view(), name="logout"),
     path("account/", views.account, name="account"),
     path("account/password/", views.change_password, name="password"),

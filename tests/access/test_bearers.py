@@ -4,7 +4,7 @@ import pytest
 
 from apps.access import services
 from apps.access.models import Lockout, Token
-from apps.access.services import bearers, lockout
+from apps.access.services import bearers, lockout, pace
 from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Denied, Invalid, NotFound
@@ -103,12 +103,12 @@ def test_rate_of_one_token_is_none_of_another_s(client, token, monkeypatch):
 
 
 def test_rates_that_are_over_are_forgotten(client, token, monkeypatch):
-    monkeypatch.setattr(bearers, "REMEMBERED", 2)
-    monkeypatch.setattr(bearers, "_due", {"a": 0.0, "b": 0.0, "c": 0.0})
+    monkeypatch.setattr(pace, "REMEMBERED", 2)
+    monkeypatch.setattr(bearers.pace, "due", {"a": 0.0, "b": 0.0, "c": 0.0})
 
     ask(client, token[1])
 
-    assert set(bearers._due) == {token[0].id}
+    assert set(bearers.pace.due) == {token[0].id}
 
 
 def test_rate_when_not_admin_then_refused(alice, token):

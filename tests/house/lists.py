@@ -113,6 +113,7 @@ OUTWARD = frozenset(
         "http.client",
         "httpx",
         "httpx2",
+        "jwt",
         "kombu",
         "mcp",
         "multiprocessing",

@@ -6,24 +6,17 @@ behind a proxy all share one address, and 256 random bits are not guessed. A tok
 that ended is no guess and is always answered 401.
 """
 
-import threading
-from uuid import UUID
-
 from apps.access import queries
 from apps.access.models import Token
 from apps.access.policies import Authenticated
 from apps.access.services import lockout
+from apps.access.services.pace import Pace
 from apps.common import clock
 from apps.common.errors import RateLimited, Unauthenticated
 
 DOOR = "token"
-#: A token may save up so much of its minute. Units: seconds.
-SAVED_SECONDS = 10.0
-#: More tokens than this are not remembered at once; the quietest are forgotten.
-REMEMBERED = 10_000
 
-_due: dict[UUID, float] = {}
-_lock = threading.Lock()
+pace = Pace()
 
 
 def enter_by_token(*, raw: str, address: str) -> Authenticated:
@@ -47,24 +40,15 @@ def enter_by_token(*, raw: str, address: str) -> Authenticated:
 def check_rate(token: Token) -> None:
     """Refuse a request that comes before its turn, in this web process.
 
-    One number a token: when its saved-up time is spent.   Raises: RateLimited.
-    Source: ITU-T I.371, the generic cell rate algorithm.
+    Raises: RateLimited.
     """
-    now, each = clock.monotonic(), 60.0 / token.rate_per_minute
-    with _lock:
-        due = max(_due.get(token.id, 0.0), now)
-        early = due + each - now - max(SAVED_SECONDS, each)
-        if early <= 0:
-            _due[token.id] = due + each
-            if len(_due) > REMEMBERED:
-                _forget(now)
-            return
-    left = int(early) + 1
-    raise RateLimited(
-        f"This token may send {token.rate_per_minute} requests a minute: "
-        f"try again in {left} seconds.",
-        retry_after_seconds=left,
-    )
+    left = pace.seconds_early(token.id, token.rate_per_minute)
+    if left:
+        raise RateLimited(
+            f"This token may send {token.rate_per_minute} requests a minute: "
+            f"try again in {left} seconds.",
+            retry_after_seconds=left,
+        )
 
 
 def note_use(*, token: Token) -> None:
@@ -72,8 +56,3 @@ def note_use(*, token: Token) -> None:
     now = clock.now()
     if token.last_used_at is None or (now - token.last_used_at).seconds >= 60:
         Token.objects.filter(id=token.id).update(last_used_at=now)
-
-
-def _forget(now: float) -> None:
-    for key in [key for key, due in _due.items() if due <= now]:
-        del _due[key]

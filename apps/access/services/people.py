@@ -18,6 +18,7 @@ from apps.access.models import (
     Workspace,
 )
 from apps.access.policies import check_role
+from apps.access.queries import signs_on_elsewhere
 from apps.access.services import sessions
 from apps.audit import services as audit
 from apps.common import clock
@@ -37,14 +38,31 @@ def set_role(*, by: Principal, user: User, role: str, workspace: Workspace) -> N
             f"There is no role {role!r}.",
             fields=(FieldProblem("role", "unknown", expected),),
         )
-    before = _held_role(user, workspace)
+    _held_role(user, workspace)
+    _check_kept_here(user)
+    give_role(by=by, user=user, role=role, workspace=workspace)
+
+
+@transaction.atomic
+def give_role(
+    *, by: Principal, user: User, role: str, workspace: Workspace, reason: str = ""
+) -> None:
+    """Make this a person's role, "" for none, whoever decided it. Again: nothing.
+
+    Raises: Conflict for the last administrator.
+    """
+    rows = Membership.objects.filter(user=user, workspace=workspace)
+    before = rows.values_list("role", flat=True).first() or ""
     if before == role:
         return
     if before == Role.ADMIN:
         _keep_an_admin(user, workspace)
-    Membership.objects.filter(user=user, workspace=workspace).update(role=role)
+    if not role:
+        rows.delete()
+    elif not rows.update(role=role):
+        Membership.objects.create(user=user, workspace=workspace, role=role)
     follow_role(user=user)
-    _record("user.role_set", by, user, before=before, after=role)
+    _record("user.role_set", by, user, reason, before=before, after=role)
 
 
 @transaction.atomic
@@ -57,11 +75,16 @@ def deactivate_user(
         _keep_an_admin(user, workspace)
     if User.objects.filter(id=user.id, is_active=True).update(is_active=False):
         Principal.objects.filter(user=user).update(is_active=False)
-        Token.objects.filter(principal__user=user, revoked_at__isnull=True).update(
-            revoked_at=clock.now()
-        )
-        sessions.close_all(user=user)
+        end_every_way_in(user=user)
         _record("user.deactivated", by, user, reason=reason)
+
+
+def end_every_way_in(*, user: User) -> None:
+    """End a person's sessions and tokens, in every process."""
+    Token.objects.filter(principal__user=user, revoked_at__isnull=True).update(
+        revoked_at=clock.now()
+    )
+    sessions.close_all(user=user)
 
 
 @transaction.atomic
@@ -81,6 +104,7 @@ def reset_password(
     """Set somebody's password for them; their sessions end."""
     check_role(by, Role.ADMIN, workspace)
     _held_role(user, workspace)
+    _check_kept_here(user)
     _set_password(by, user, password)
     sessions.close_all(user=user)
 
@@ -134,6 +158,15 @@ def _held_role(user: User, workspace: Workspace) -> str:
     if role is None:
         raise NotFound(f"{user.username} is not in {workspace.slug}.")
     return role
+
+
+def _check_kept_here(user: User) -> None:
+    """Raises: Conflict for somebody whose role and door are another's to decide."""
+    if signs_on_elsewhere(user):
+        raise Conflict(
+            f"{user.username} signs on at the identity provider, which says what they "
+            "may: change it there."
+        )
 
 
 def _keep_an_admin(user: User, workspace: Workspace) -> None:

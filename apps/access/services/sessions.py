@@ -13,7 +13,9 @@ from apps.common.errors import NotFound
 
 
 @transaction.atomic
-def open_session(*, user: User, session_key: str, address: str, browser: str) -> SignIn:
+def open_session(
+    *, user: User, session_key: str, address: str, browser: str, how: str = "password"
+) -> SignIn:
     """Note a session that has just begun."""
     row = SignIn.objects.create(
         user=user,
@@ -25,7 +27,7 @@ def open_session(*, user: User, session_key: str, address: str, browser: str) ->
         type="access.signed_in",
         actor=user.principal.actor,
         subject=("user", str(user.id)),
-        data={"address": row.address},
+        data={"address": row.address, "how": how},
     )
     return row
 

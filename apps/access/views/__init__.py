@@ -30,6 +30,15 @@ HALF = "half_sign_in"
 HALF_SECONDS = 300
 CODE_DOOR = "second factor"
 BACKEND = "apps.access.policies.ByGroup"
+#: What the sign-in page says of a sign-on that led back, by the word in its address.
+SIGN_ON_PROBLEMS = {
+    "away": "The identity provider does not answer. Try again, or use a password.",
+    "refused": "That sign-on was not accepted here. An administrator of Polar finds "
+    "the reason in the audit log.",
+    "again": "That sign-on was too old or begun elsewhere: begin it again here.",
+    "later": "Too many sign-ons from your address: try again in some minutes, or use "
+    "a password.",
+}
 #: How long a token may live, in the words of the form. Units: days.
 LIVES = ((7, "a week"), (30, "a month"), (90, "three months"), (365, "a year"))
 
@@ -42,27 +51,42 @@ class LoginView(auth_views.LoginView):
 
     def form_valid(self, form: Any) -> HttpResponse:
         """Sign in at once, or ask for the second factor, or have one set up."""
-        user: User = form.get_user()
-        has_factor = queries.has_second_factor(user)
-        if not has_factor and not queries.needs_second_factor(user):
-            enter(self.request, user)
-            return HttpResponseRedirect(self.get_success_url())
-        self.request.session.cycle_key()
-        self.request.session[HALF] = {
-            "user": str(user.id),
-            "until": clock.now().timestamp() + HALF_SECONDS,
-            "password": user.get_session_auth_hash(),
-            "next": self.get_success_url(),
-        }
-        step = "second_factor" if has_factor else "set_up_factor"
-        return HttpResponseRedirect(reverse(f"access:{step}"))
+        return let_in(self.request, form.get_user(), self.get_success_url())
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """The button of the identity provider, and why it led back here."""
+        told = SIGN_ON_PROBLEMS.get(self.request.GET.get("sign_on", ""), "")
+        setup = queries.sign_on()
+        more = {"sign_on": setup, "sign_on_problem": told if setup else ""}
+        return super().get_context_data(**kwargs) | more
 
 
 class LogoutView(auth_views.LogoutView):
     http_method_names = ["post", "options"]
 
 
-def enter(request: HttpRequest, user: User) -> None:
+def let_in(
+    request: HttpRequest, user: User, following: str, how: str = "password"
+) -> HttpResponse:
+    """Sign somebody in who has shown who they are, or ask for the second factor, or
+    have one set up: policy asks the same of everybody, however they came."""
+    has_factor = queries.has_second_factor(user)
+    if not has_factor and not queries.needs_second_factor(user):
+        enter(request, user, how)
+        return HttpResponseRedirect(following)
+    request.session.cycle_key()
+    request.session[HALF] = {
+        "user": str(user.id),
+        "until": clock.now().timestamp() + HALF_SECONDS,
+        "password": user.get_session_auth_hash(),
+        "next": following,
+        "how": how,
+    }
+    step = "second_factor" if has_factor else "set_up_factor"
+    return HttpResponseRedirect(reverse(f"access:{step}"))
+
+
+def enter(request: HttpRequest, user: User, how: str = "password") -> None:
     """Begin a session under a new key and note it."""
     login(request, user, backend=BACKEND)
     services.principal_for_user(user=user)
@@ -71,6 +95,7 @@ def enter(request: HttpRequest, user: User) -> None:
         session_key=request.session.session_key or "",
         address=address_of(request),
         browser=request.headers.get("User-Agent", ""),
+        how=how,
     )
 
 
@@ -91,10 +116,10 @@ def second_factor(request: HttpRequest) -> HttpResponse:
         except PolarError as error:
             problem = error.detail
         else:
-            following = request.session[HALF]["next"]
-            del request.session[HALF]
-            enter(request, user)
-            return HttpResponseRedirect(_safe(request, following))
+            half = request.session.pop(HALF)
+            following = half["next"]
+            enter(request, user, half.get("how", "password"))
+            return HttpResponseRedirect(safe_url(request, following))
     return render(request, "access/code.html", {"problem": problem})
 
 
@@ -122,9 +147,9 @@ def set_up_factor(request: HttpRequest) -> HttpResponse:
     except PolarError as error:
         context["problem"] = error.detail
     if codes and not signed_in:
-        following = request.session.pop(HALF)["next"]
-        enter(request, user)
-        context["next"] = _safe(request, following)
+        half = request.session.pop(HALF)
+        enter(request, user, half.get("how", "password"))
+        context["next"] = safe_url(request, half["next"])
     context |= {"codes": codes, "has_factor": queries.has_second_factor(user)}
     return render(request, "access/factor.html", context)
 
@@ -366,7 +391,7 @@ def _confirm(user: User, code: str, door: tuple[str, str, str]) -> list[str]:
     return codes
 
 
-def _safe(request: HttpRequest, url: str) -> str:
+def safe_url(request: HttpRequest, url: str) -> str:
     hosts = {request.get_host()}
     if url_has_allowed_host_and_scheme(url, hosts, request.is_secure()):
         return url
