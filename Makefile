@@ -20,6 +20,7 @@ ONCE := $(HOUSE_RAN) --ignore tests/common/test_egress.py --ignore tests/common/
 	--ignore tests/journeys/test_desk_in_chromium.py \
 	--ignore tests/journeys/test_ten_things.py --ignore tests/access/test_page_walker.py \
 	--ignore tests/journeys/test_channel_storm.py --ignore tests/desk \
+	--ignore tests/journeys/test_doors_and_secrets.py \
 	--ignore-glob "*/test_adapters_*"
 
 .PHONY: help
@@ -92,6 +93,8 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	$(PYTEST) -q -n 0 tests/journeys/test_three_agents.py # POLAR_LLAMA, POLAR_GGUF: a real server too
 	for with in "" "$(PY) tests/services.py exec --"; do POLAR_PURSE_TURNS=200 POLAR_PURSE_KILLS=8 $$with \
 		$(PYTEST) -q -s -n 0 tests/journeys/test_budget_storm.py; done
+	for with in "" "$(PY) tests/services.py exec --"; do POLAR_REVOKE_TRIALS=100 $$with \
+		$(PYTEST) -q -s -n 0 tests/journeys/test_doors_and_secrets.py; done
 	POLAR_CHAOS_TURNS=200 $(PYTEST) -q -s -n 0 tests/providers/test_chaos.py
 	POLAR_FUZZ_CASES=10000 $(PYTEST) -q -s -n 0 tests/access/test_api_fuzz.py
 	POLAR_RUNBOOKS=1 $(PYTEST) -q -n 0 tests/journeys/test_runbooks_are_followed.py \

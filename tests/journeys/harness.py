@@ -273,9 +273,10 @@ def purse(url: str, turns: str) -> None:
 
 
 def serve(port: str) -> None:
-    """Be the web process."""
+    """Be the web process, with its static files as they lie in the tree."""
     from gunicorn.app.wsgiapp import run
 
+    settings.STORAGES = resident.PLAIN
     options = ["-k", "asgi", "-b", f"127.0.0.1:{port}", "--graceful-timeout", "8"]
     quiet = ["--no-control-socket", "--log-level", "warning"]
     sys.argv = ["gunicorn", "polar_site.asgi:application", *options, *quiet]
@@ -357,6 +358,7 @@ def witness_here() -> None:
     settings.POLAR_WITNESS_DIR = Path(os.environ["JOURNEY_WITNESS"])
     settings.POLAR_SNAPSHOT_DIR = settings.POLAR_WITNESS_DIR.parent / "snapshots"
     settings.POLAR_VAULT_KEYS = os.environ.get("JOURNEY_VAULT_KEYS", "")
+    settings.POLAR_UI_API_SECRET = os.environ.get("JOURNEY_UI_SECRET", "")
     if "JOURNEY_NO_OLD_KEY" in os.environ:
         settings.POLAR_VAULT_KEY = ""
 

@@ -7,19 +7,17 @@ POLAR_REKEY_TURNS. The ordinary suite kills rotations in one process
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-import redis
 
 from tests.fakes.openai_server import FakeOpenAI, openai_server
-from tests.journeys.processes import ON_POSTGRES, House, eventually, house
+from tests.journeys import leaks
+from tests.journeys.processes import House, eventually, house
 from tests.journeys.rekeying import NEW
 from tests.journeys.storm import Storm, end
 
@@ -104,7 +102,7 @@ def test_new_key_under_kills_while_turns_run_and_the_canary_stays(
 
     check_turns(polar, vendor)
     told = check_secrets(polar)
-    read = check_canary(storm)
+    read = leaks.seek(polar, [CANARY], MARKER)
     sys.stdout.write(
         f"rekeying: {told} secrets, {KILLS} kills, {TURNS} turns,"
         f" {time.monotonic() - begun:.0f} s; canary sought in {read} bytes\n"
@@ -138,68 +136,3 @@ def check_secrets(polar: House) -> int:
     assert told["unreadable"] == []
     assert told["secrets"] > SECRETS
     return int(told["secrets"])
-
-
-def check_canary(storm: Storm) -> int:
-    """Look at every byte that was kept. Returns how many were read."""
-    polar = storm.polar
-    exports = polar.folder / "exports"
-    exports.mkdir()
-    for words in (
-        ("audit", "seal"),
-        ("audit", "push"),
-        ("audit", "export", str(exports / "audit")),
-        ("audit", "ocsf", str(exports / "ocsf.jsonl")),
-        ("config", "export", "--file", str(exports / "config.json")),
-        ("snapshot", "create"),
-    ):
-        done(polar, *words)
-
-    kept = {path: path.read_bytes() for path in files(polar.folder)}
-    kept |= {Path(name): data for name, data in elsewhere(polar).items()}
-
-    names = " ".join(map(str, kept))
-    for what in ("witness", "snapshots", "sink.jsonl", "out1.txt", "exports/config"):
-        assert what in names, what
-    assert ON_POSTGRES or "polar.db-wal" in names
-    assert any(MARKER.encode() in data for data in kept.values())
-    assert [path for path, data in kept.items() if CANARY.encode() in data] == []
-    return sum(map(len, kept.values()))
-
-
-def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def elsewhere(polar: House) -> dict[str, bytes]:
-    """Shape: name → bytes of what a server keeps: tables, write-ahead log, broker."""
-    if not ON_POSTGRES:
-        return {}
-    found: dict[str, bytes] = {}
-    with psycopg.connect(polar.url, autocommit=True) as db:
-        db.execute("CHECKPOINT")
-        told = db.execute("SHOW data_directory").fetchone()
-    assert told is not None
-    for path in files(Path(str(told[0]))):
-        if path.parts[-2] != "pg_stat_tmp":
-            found[str(path)] = path.read_bytes()
-    assert "pg_wal" in " ".join(found)
-    for copy in polar.folder.glob("snapshots/*/store"):
-        command = ["pg_restore", "--file=-", str(copy)]
-        found[f"{copy} as text"] = subprocess.run(
-            command, check=True, capture_output=True
-        ).stdout
-    if polar.env["REDIS_URL"]:
-        found["redis"] = broker(polar.env["REDIS_URL"])
-    return found
-
-
-def broker(url: str) -> bytes:
-    """What the broker would write to its disk, not compressed."""
-    with redis.Redis.from_url(url) as client:
-        client.config_set("rdbcompression", "no")
-        client.save()
-        where = client.config_get("dir")["dir"]
-        return (
-            Path(where) / client.config_get("dbfilename")["dbfilename"]
-        ).read_bytes()
