@@ -93,7 +93,7 @@ chaos: dev services-tools ## The storms at full size: kills, races, floods, fuzz
 	$(PYTEST) -q -n 0 tests/journeys/test_three_agents.py # POLAR_LLAMA, POLAR_GGUF: a real server too
 	for with in "" "$(PY) tests/services.py exec --"; do POLAR_PURSE_TURNS=200 POLAR_PURSE_KILLS=8 $$with \
 		$(PYTEST) -q -s -n 0 tests/journeys/test_budget_storm.py; done
-	for with in "" "$(PY) tests/services.py exec --"; do POLAR_REVOKE_TRIALS=100 $$with \
+	for with in "" "$(PY) tests/services.py exec --"; do POLAR_DOOR_TRIALS=100 $$with \
 		$(PYTEST) -q -s -n 0 tests/journeys/test_doors_and_secrets.py; done
 	POLAR_CHAOS_TURNS=200 $(PYTEST) -q -s -n 0 tests/providers/test_chaos.py
 	POLAR_FUZZ_CASES=10000 $(PYTEST) -q -s -n 0 tests/access/test_api_fuzz.py

@@ -1,7 +1,7 @@
 """What is revoked at one web process is refused by the next request at another; and no
 secret that came in by any door is left anywhere.
 
-POLAR_REVOKE_TRIALS: how many tokens are revoked.
+POLAR_DOOR_TRIALS: how many tokens are revoked.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.services import free_port
 
 pytestmark = pytest.mark.journey
 
-TRIALS = int(os.environ.get("POLAR_REVOKE_TRIALS", "1"))
+TRIALS = int(os.environ.get("POLAR_DOOR_TRIALS", "1"))
 KEY = "sk-canary-31f7a0d94c5e"
 FIRST = "canary-first-secret-of-the-ui-5d1"
 SECOND = "canary-second-secret-of-the-ui-8c2"
