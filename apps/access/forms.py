@@ -3,7 +3,6 @@
 from typing import Any
 
 from django import forms
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.forms import AuthenticationForm
 
 from apps.access.models import User
@@ -17,10 +16,10 @@ DOOR = "password"
 class SignInForm(AuthenticationForm):
     """Says the same of a wrong password and of a name that nobody bears."""
 
-    def confirm_login_allowed(self, user: AbstractBaseUser) -> None:
+    def confirm_login_allowed(self, user: User) -> None:
         """One door each: a password of before does not pass the identity provider."""
         super().confirm_login_allowed(user)
-        if isinstance(user, User) and signs_on_elsewhere(user):
+        if signs_on_elsewhere(user):
             raise self.get_invalid_login_error()
 
     def clean(self) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def sign_on(request: HttpRequest) -> HttpResponse:
 @require_GET
 def sign_on_return(request: HttpRequest) -> HttpResponse:
     """Let in whom the identity provider sent back, or say why not at the door."""
-    answer = {key: value[:LONGEST_ANSWER] for key, value in request.GET.items()}
-    kept = request.session.get(TRIP)
+    answer = {key: str(value)[:LONGEST_ANSWER] for key, value in request.GET.items()}
+    kept = request.session.get(TRIP, {})
     trip = Trip(**kept["trip"]) if kept else None
     if trip and not _is_theirs(trip, kept["until"], answer.get("state", "")):
         trip = None
