@@ -1,14 +1,25 @@
 """Recording, sealing, erasing, epochs, sinks."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
 from apps.audit import queries, services
-from apps.audit.engine import keys, memory, merkle, proving
+from apps.audit.engine import (
+    anchoring,
+    keys,
+    memory,
+    merkle,
+    proving,
+    recording,
+    sealing,
+    triggers,
+)
 from apps.audit.errors import (
     KeyMismatch,
     NoWitness,
@@ -290,12 +301,105 @@ def test_journal_when_all_gone_then_written_anew(
     assert len(journal_lines(witness)) == 3
 
 
+# --- others seal meanwhile -------------------------------------------------------
+
+
+class Others:
+    """Another process, which records and seals right after this one has read."""
+
+    def __init__(self, record: Recorder) -> None:
+        self.record, self.came = record, 0
+
+    def seal(self) -> None:
+        """Once: what it seals itself is not met again."""
+        if not self.came:
+            self.came = 120
+            self.record(self.came)
+            services.seal()
+
+    def after(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def both(*words: Any, **named: Any) -> Any:
+            found = read(*words, **named)
+            self.seal()
+            return found
+
+        return both
+
+
+@pytest.fixture
+def others(record: Recorder) -> Others:
+    record(9)
+    services.seal()
+    return Others(record)
+
+
+def test_seal_when_others_sealed_meanwhile_then_no_rollback_is_seen(
+    others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = others.after(recording.ensure_head)
+    monkeypatch.setattr(sealing.recording, "ensure_head", read)
+
+    services.seal()
+
+    assert queries.head().size == 9 + others.came
+
+
+def test_claim_when_others_sealed_meanwhile_then_not_refused(
+    others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = SimpleNamespace(fetch=others.after(anchoring._HEAD.fetch))
+    monkeypatch.setattr(anchoring, "_HEAD", reading)
+
+    services.check_claim()
+
+    assert others.came
+
+
+def test_check_when_others_sealed_meanwhile_then_no_alarm(
+    others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = memory.check
+
+    def late(head: Head, known: memory.Known) -> None:
+        others.seal()
+        check(head, known)
+
+    monkeypatch.setattr(anchoring.memory, "check", late)
+
+    assert services.check_store() is None
+    assert others.came
+
+
+def test_verify_when_others_sealed_meanwhile_then_whole_as_far_as_it_read(
+    others: Others,
+) -> None:
+    verdict = services.verify(progress=lambda done, size: others.seal())
+
+    assert (verdict.ok, verdict.problem, verdict.size) == (True, "", 9)
+    assert services.verify().size == 9 + others.came
+
+
+def test_verify_when_an_event_is_numbered_beyond_the_head_then_named(
+    record: Recorder,
+) -> None:
+    record(9)
+    services.seal()
+    record(1)
+    triggers.remove(connection)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE audit_event SET gseq = 12 WHERE gseq IS NULL")
+    triggers.install(connection)
+
+    verdict = services.verify()
+
+    assert (verdict.ok, verdict.first_bad) == (False, 12)
+
+
 # --- a store that went back ----------------------------------------------------
 
 
 def roll_back(to: int) -> None:
     """Make the store as it was when it held `to` events."""
-    from apps.audit.engine import triggers
     from apps.audit.models import Tile
 
     frontier = merkle.Frontier()

@@ -60,13 +60,14 @@ def check_claim() -> None:
     Raises: StoreInDoubt and its kin.
     """
     check_here()
+    seen = memory.seen()
     head = next(iter(_HEAD.fetch()), None)
     if head is None:
         return
     if head.alarm:
         raise StoreInDoubt("The clock's host found the store changed.")
-    if memory.knows(head.epoch):
-        memory.check_quickly(head)
+    if seen is not None and seen.epoch == head.epoch:
+        memory.check_quickly(head, seen)
     elif standing := check_store(walk=False):
         raise StoreInDoubt(standing.problem, alarm_id=standing.id)
 
@@ -161,13 +162,14 @@ def what_contradicts(where: Path) -> str:
 
 
 def _problem(where: Path | None, *, walk: bool) -> str:
+    known = memory.known(where)
+    stated = None if where is None else witness.last_note(where)
     try:
         head = Head.objects.filter(id=1).first()
         if head is None:
-            known = where is not None and witness.last_line(where) is not None
-            return "The store holds no log, the witness does" if known else ""
-        memory.check(head, where)
-        _check_signed_root(where, head)
+            return "The store holds no log, the witness does" if known.line else ""
+        memory.check(head, known)
+        _check_signed_root(stated, head)
         _walk(head.size, SLICE_EVENTS if walk else 0)
         memory.remember(head)
     except StoreRolledBack as found:
@@ -178,7 +180,7 @@ def _problem(where: Path | None, *, walk: bool) -> str:
     except DatabaseError as found:
         if not _is_ruined(found):
             raise
-        if where is None or witness.last_line(where) is None:
+        if known.line is None:
             raise
         return f"The store cannot be read: {found}"
     return ""
@@ -193,9 +195,8 @@ def _is_ruined(error: DatabaseError) -> bool:
     )
 
 
-def _check_signed_root(where: Path | None, head: Head) -> None:
+def _check_signed_root(stated: tuple[int, str] | None, head: Head) -> None:
     """Compare the tree with the newest signed statement of this epoch."""
-    stated = None if where is None else witness.last_note(where)
     if stated is None:
         return
     try:

@@ -1,11 +1,14 @@
 """What this process has seen of the log, so that an older store is refused.
 
 Hides: the largest head per process.
+Invariant: what is known outside the store is read before the store is. The store only
+grows, so whatever others seal between the two readings is never taken for a loss.
 """
 
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from apps.audit.engine import opened, tiles, witness
 from apps.audit.errors import StoreRolledBack
@@ -19,6 +22,16 @@ class Seen:
     size: int
     root: str
     epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What stands outside the store: read it first, then the store's head."""
+
+    seen: Seen | None
+    #: Whether there is a witness, and the last line of its journal.
+    has_witness: bool = False
+    line: dict[str, Any] | None = None
 
 
 _lock = threading.Lock()
@@ -40,18 +53,24 @@ def forget() -> None:
         _seen = None
 
 
-def knows(epoch: str) -> bool:
-    """Tell whether this process has seen a head of this epoch."""
-    return _seen is not None and _seen.epoch == epoch
+def seen() -> Seen | None:
+    """Return the largest head so far; read it before the head it is compared with."""
+    return _seen
 
 
-def check_quickly(head: Head) -> None:
+def known(where: Path | None) -> Known:
+    """Read what this process and the witness know, before the store is read."""
+    if where is None:
+        return Known(_seen)
+    return Known(_seen, has_witness=True, line=witness.last_line(where))
+
+
+def check_quickly(head: Head, seen: Seen) -> None:
     """Compare sizes, and roots where the sizes are equal. Asks nothing more.
 
     Raises: StoreRolledBack.
     """
-    seen = _seen
-    if seen is None or seen.epoch != head.epoch or head.size > seen.size:
+    if seen.epoch != head.epoch or head.size > seen.size:
         return
     if (head.size, head.root) != (seen.size, seen.root):
         raise StoreRolledBack(
@@ -61,20 +80,20 @@ def check_quickly(head: Head) -> None:
         )
 
 
-def check(head: Head, where: Path | None) -> None:
+def check(head: Head, known: Known) -> None:
     """Refuse a store that lacks what was seen here or by the witness.
 
     Raises: StoreRolledBack.
     """
     opened.check_file()
-    if where is not None:
-        witness.check(where, head)
-    seen = _seen
+    if known.has_witness:
+        witness.check(known.line, head)
+    seen = known.seen
     if seen is None:
         return
     if seen.epoch != head.epoch:
         # A witness that was asked above knows the new epoch.
-        if where is None and not _succeeds(head.epoch, seen.epoch):
+        if not known.has_witness and not _succeeds(head.epoch, seen.epoch):
             raise StoreRolledBack("The store is in another epoch", epoch=head.epoch)
         return
     if head.size < seen.size:

@@ -68,12 +68,12 @@ def next_gseq(record: dict[str, Any] | None) -> int:
     return int(record["fork"]) if "fork" in record else int(record["gseq"]) + 1
 
 
-def check(where: Path, head: Head) -> int:
+def check(record: dict[str, Any] | None, head: Head) -> int:
     """Refuse a store that lacks what the journal holds; tell what comes next.
 
-    Raises: StoreRolledBack, naming both sides.
+    `record` is the journal's last line, read before the head: another process may
+    seal in between. Raises: StoreRolledBack, naming both sides.
     """
-    record = last_line(where)
     at = next_gseq(record)
     if record is None:
         return at
@@ -101,7 +101,7 @@ def catch_up(where: Path) -> int:
     added = 0
     with journal.locked(where):
         head = Head.load()
-        at = check(where, head)
+        at = check(last_line(where), head)  # nobody else writes it meanwhile
         path = where / f"journal-{clock.now():%Y%m%d}.jsonl"
         while at < head.size:
             upto = min(at + CHUNK, head.size)
