@@ -3,6 +3,8 @@
 Source: docs/architecture.md, "What no storm may break"
 """
 
+from typing import Any
+
 from tests.journeys.outside import KEYED
 from tests.journeys.storm import ANSWERS, MOST_FILES, MOST_MEGABYTES, Storm, plain
 
@@ -39,19 +41,37 @@ def check_effects(built: Storm, texts: dict[str, str]) -> None:
         keys = received.keys.get(run, set())
         sent = [received.times[key] for key in keys]
         done = states[plain(run)] == "succeeded"
-        assert len(keys) == 1 or (not done and not keys), (run, text, keys)
+        one = len(keys) == 1 or (not done and not keys)
+        assert one, (run, text, keys, history(built, run))
         assert text == KEYED.partition(".")[2] or sum(sent) <= 1, (run, text, sent)
     assert set(received.keys) <= set(texts)
 
 
 def check_ends(built: Storm) -> None:
     """I2: each run ended, or waits and says for what."""
-    assert set(built.polar.states()) <= ENDED, built.polar.states()
     unexplained = built.polar.rows(
-        "SELECT id, state FROM runs_run WHERE state <> 'succeeded'"
+        "SELECT id, state, reason, error_code, error_detail FROM runs_run"
+        " WHERE state <> 'succeeded'"
         " AND state <> 'waiting_operator' AND reason <> 'poison'"
     )
     assert unexplained == []
+    assert set(built.polar.states()) <= ENDED, built.polar.states()
+
+
+def history(built: Storm, run: str) -> list[tuple[Any, ...]]:
+    """What the log says of a run, for whoever must find out."""
+    own = run if "-" in run and built.polar.url.startswith("postgres") else plain(run)
+    return [
+        *built.polar.rows(
+            "SELECT type, decision, reason FROM audit_event"
+            f" WHERE run_id = '{own}' ORDER BY run_seq"
+        ),
+        *built.polar.rows(
+            "SELECT s.kind, s.state, s.error_code, s.result FROM agents_step s"
+            " JOIN agents_turn t ON t.id = s.turn_id"
+            f" WHERE t.run_id = '{own}' ORDER BY s.id"
+        ),
+    ]
 
 
 def check_bounds(built: Storm) -> None:

@@ -94,6 +94,17 @@ class House:
         with psycopg.connect(self.url) as db:
             db.execute(sql)  # type: ignore[call-overload]
 
+    def takes_writers(self) -> bool:
+        """Tell whether nobody has the SQLite file to itself; PostgreSQL has rows."""
+        if not self.url.startswith("sqlite"):
+            return True
+        with closing(sqlite3.connect(self._file(), timeout=0.5)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            return True
+
     def states(self) -> dict[str, int]:
         """Shape: how many runs are in each state."""
         return dict(self.rows("SELECT state, count(*) FROM runs_run GROUP BY state"))

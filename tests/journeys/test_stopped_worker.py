@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.journeys import aftermath
-from tests.journeys.processes import eventually
+from tests.journeys.processes import Process, eventually
 from tests.journeys.storm import Storm, plain, storm
 
 STOPS = int(os.environ.get("POLAR_STORM_STOPS", "0"))
@@ -103,7 +103,7 @@ def stop_all_but(built: Storm, awake: str) -> tuple[int, set[Carried]]:
     for victim in victims:
         at_work = eventually(lambda pid=victim.pid: bool(held_by(built, pid)))
         assert at_work, built.polar.output()[-2000:]
-        victim.send_signal(signal.SIGSTOP)
+        stop(built, victim)
     held = [held_by(built, victim.pid) for victim in victims]
     time.sleep(3 * float(LEASE))
     now = fences(built)
@@ -111,6 +111,18 @@ def stop_all_but(built: Storm, awake: str) -> tuple[int, set[Carried]]:
         victim.send_signal(signal.SIGCONT)
     lost = {(run, fence) for each in held for run, fence in each if now[run] > fence}
     return sum(bool(each) for each in held), lost
+
+
+def stop(built: Storm, victim: Process) -> None:
+    """Stop a worker between its transactions: one that stops with the SQLite file in
+    its hand lets nobody else write, and so nobody can take over from it."""
+    for _ in range(200):
+        victim.send_signal(signal.SIGSTOP)
+        if built.polar.takes_writers():
+            return
+        victim.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+    raise AssertionError("it never lets go of the file")
 
 
 def held_by(built: Storm, pid: int) -> list[Carried]:
