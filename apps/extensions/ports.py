@@ -69,6 +69,8 @@ class NativeTool:
     risk: Risk = READ
     effect_class: EffectClass = EffectClass.PURE
     extension_id: str = SHIPPED
+    #: What its results carry: they quote people, or hold what is nobody else's.
+    labels: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

@@ -128,6 +128,10 @@ class Result:
     usage: Usage = field(default_factory=Usage)
 
 
+#: What a value carries: an outsider wrote it; it is nobody else's to see.
+UNTRUSTED, PRIVATE, SECRET = "untrusted", "private", "secret"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a call ended well. `replayed` means that nothing was done again."""
@@ -139,6 +143,8 @@ class Outcome:
     replayed: bool = False
     #: What was done ran without isolation.
     is_degraded: bool = False
+    #: What the output carries to whoever reads it: untrusted, private, secret.
+    labels: frozenset[str] = frozenset()
 
 
 class Permit:

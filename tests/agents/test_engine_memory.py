@@ -153,10 +153,10 @@ def test_what_was_recalled_labels_the_turn(
         kind="tool",
         state="done",
         request={"capability": "polar/memory.recall"},
-        result={"output": {}},
+        result={"output": {}, "labels": sorted(memory.RECALL.labels)},
     )
 
-    assert result_labels([step]) == {"untrusted"}
+    assert result_labels([step]) == {"untrusted", "private"}
 
 
 def test_remember_tool_keeps_for_the_conversation(conversation: Conversation) -> None:

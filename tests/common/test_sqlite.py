@@ -201,7 +201,11 @@ def modes(folder: Path) -> set[int]:
 
 
 def connect(path: Path) -> Any:
-    settings = {**connections["default"].settings_dict, "NAME": str(path)}
+    settings = {
+        **connections["default"].settings_dict,
+        "NAME": str(path),
+        "OPTIONS": {},
+    }
     wrapper = DatabaseWrapper(settings)
     return wrapper.get_new_connection(wrapper.get_connection_params())
 

@@ -1,12 +1,14 @@
 """Tools run through the gateway, and only as they were reviewed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from apps.audit.models import Event
 from apps.common.errors import Invalid, NotTrusted
 from apps.extensions import ports, services
+from apps.extensions.engine import sources
 from apps.extensions.errors import InternalContractBug, ToolUnavailable
 from apps.extensions.models import Capability, Extension
 from apps.gateway.errors import CapabilityDenied
@@ -172,3 +174,24 @@ def test_tools_for_leaves_out_unknown_risk(plugin):
 
     specs = services.tools_for(scope={"allowed": {"polar": ["*"]}})
     assert CLOCK not in [spec.alias for spec in specs]
+
+
+@pytest.mark.parametrize(
+    ("grants", "trust", "private"),
+    [
+        ({}, "trusted", False),
+        ({"domains": ["example.org"]}, "reviewed", False),
+        ({"secrets": {"TOKEN": "mail"}}, "trusted", True),
+        ({"secrets": {"TOKEN": "mail"}}, "reviewed", False),
+        ({"readPaths": ["/srv/mail"]}, "reviewed", True),
+        ({"local": ["10.0.0.5:80"]}, "reviewed", True),
+    ],
+)
+def test_foreign_results_are_untrusted_and_private_where_they_come_from_the_inside(
+    grants: Any, trust: str, private: bool
+) -> None:
+    row = Extension(ext_id="mail", parts=[{"name": "p"}], grants=grants, trust=trust)
+
+    labels = sources.labels_of(Capability(extension=row, capability_id="read"))
+
+    assert labels == {"untrusted", *(["private"] if private else [])}

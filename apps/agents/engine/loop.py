@@ -9,6 +9,7 @@ Source: design, reliability section 10 (K5 to K16).
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -32,6 +33,7 @@ from apps.common.errors import Fenced, PolarError, UpstreamError
 from apps.common.failpoints import reach
 from apps.common.statements import Reading
 from apps.gateway.errors import OutcomeUnknown
+from apps.gateway.ports import Outcome
 from apps.providers import services as providers
 from apps.providers.ports import CUT_SHORT
 from apps.runs import ports as runs_ports
@@ -170,13 +172,8 @@ class TurnLoop:
         except PolarError as error:
             self._tool_failed(step, error)
             return
-        result = {
-            "output": redaction.scrub_tree(outcome.output),
-            "micros": outcome.usage.micros,
-        }
-        if outcome.is_degraded:
-            result["isolation"] = "degraded"
-        self._commit(step, Ending(StepState.DONE, result, outcome.call_id))
+        done = Ending(StepState.DONE, _brought(outcome), outcome.call_id)
+        self._commit(step, done)
 
     def _handoff_step(self, step: Step) -> runs_ports.Park | None:
         """Open children, or put their results together once they are over."""
@@ -345,6 +342,19 @@ def _cut_short(journal: Journal, reason: str, came_back: str = "") -> Close:
     parts = (partial, came_back, NOTICES[reason])
     text = "\n\n".join(part for part in parts if part)
     return Close(TurnState.TRUNCATED, text, reason)
+
+
+def _brought(outcome: Outcome) -> dict[str, Any]:
+    """What the journal keeps of a tool's answer."""
+    result: dict[str, Any] = {
+        "output": redaction.scrub_tree(outcome.output),
+        "micros": outcome.usage.micros,
+    }
+    if outcome.labels:
+        result["labels"] = sorted(outcome.labels)
+    if outcome.is_degraded:
+        result["isolation"] = "degraded"
+    return result
 
 
 def _model_result(

@@ -23,7 +23,7 @@ from apps.audit import services as audit
 from apps.common import canonical, clock, redaction
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.extensions.ports import NativeTool, ToolContext
-from apps.gateway.ports import EffectClass, Risk
+from apps.gateway.ports import PRIVATE, UNTRUSTED, EffectClass, Risk
 
 LONGEST = 4_000
 MOST_WORDS = 400
@@ -31,7 +31,6 @@ LONGEST_WORD = 40
 #: A recall brings back at most so many, and so much text in all.
 MOST_HITS = 8
 MOST_CHARACTERS = 6_000
-UNTRUSTED = "untrusted"
 _WORD = re.compile(r"\w+")
 
 
@@ -292,4 +291,5 @@ RECALL = NativeTool(
         "required": ["remembered", "more"],
     },
     fn=_recall_tool,
+    labels=frozenset({UNTRUSTED, PRIVATE}),
 )

@@ -6,6 +6,7 @@ from apps.agents.models import Conversation, Turn
 from apps.common.errors import FieldProblem
 from apps.extensions.errors import ToolValidationError
 from apps.extensions.ports import NativeTool, ToolContext
+from apps.gateway.ports import UNTRUSTED
 
 MOST_HITS = 10
 #: How much of a message surrounds a hit. Units: characters.
@@ -76,4 +77,5 @@ CONVERSATION_SEARCH = NativeTool(
         "required": ["hits", "more"],
     },
     fn=search,
+    labels=frozenset({UNTRUSTED}),
 )

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.agents.engine import memory
-from apps.agents.engine.context import KEPT_TURNS, UNTRUSTED, Context, Past, load_past
+from apps.agents.engine.context import KEPT_TURNS, Context, Past, load_past
 from apps.agents.models import (
     AgentProfile,
     Memory,
@@ -21,7 +21,7 @@ from apps.agents.models import (
     TurnState,
 )
 from apps.common.errors import PolarError
-from apps.gateway.ports import Lineage
+from apps.gateway.ports import UNTRUSTED, Lineage
 from apps.providers import services as providers
 from apps.providers.models import Lane, LaneReason
 from apps.providers.ports import Message

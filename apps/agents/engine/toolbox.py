@@ -3,11 +3,12 @@
 from typing import Any
 
 from apps.agents.engine import handoffs, proposal, requests, routing
-from apps.agents.engine.context import UNTRUSTED, Past
+from apps.agents.engine.context import Past
 from apps.agents.engine.journal import Journal
 from apps.agents.errors import RouteVetoed, ToolCallInvalid
 from apps.agents.models import Step, StepKind, Turn
 from apps.audit import services as audit
+from apps.gateway.ports import UNTRUSTED
 from apps.providers.ports import Tool
 from apps.runs.models import Trigger
 

@@ -49,7 +49,8 @@ class S3Sink:
 
     def __init__(self, bucket: Callable[[], Bucket]) -> None:
         self._bucket = bucket
-        self._hint: tuple[str, str] | None = None
+        #: The bucket and folder that were listed last, and the part reached there.
+        self._hint: tuple[tuple[str, str], str] | None = None
 
     def is_on(self) -> bool:
         return bool(self._bucket().url)
@@ -73,8 +74,8 @@ class S3Sink:
         if folder is None:
             return -1
         last = _numbers(_FOLDER, folder)[1] - 1
-        start = ""
-        if self._hint is not None and self._hint[0] == folder:
+        start, place = "", (self._bucket().url, folder)
+        if self._hint is not None and self._hint[0] == place:
             start = self._hint[1]
             last = _numbers(_PART, start)[1]
         for key in self._parts(folder, after=start):
@@ -82,7 +83,7 @@ class S3Sink:
             if low != last + 1:
                 break
             last, start = high, key
-        self._hint = (folder, start) if start else None
+        self._hint = (place, start) if start else None
         return last
 
     def append(self, lines: Sequence[Line]) -> int:

@@ -25,6 +25,7 @@ from apps.boards.models import (
     TaskStatus,
 )
 from apps.common import clock
+from apps.gateway.ports import UNTRUSTED
 from apps.runs import services as runs
 from apps.runs.models import CANCELLABLE, Run, State
 
@@ -39,7 +40,6 @@ TICK_LIMIT = 200
 COMMENTS_SHOWN = 20
 #: Whose words carry the label that the rule of two reads.
 MACHINES = (PrincipalKind.AGENT, PrincipalKind.AUTOMATION)
-UNTRUSTED = "untrusted"
 #: From here a task can be worked on.
 STARTABLE = (TaskStatus.TODO, TaskStatus.IN_PROGRESS, TaskStatus.BLOCKED)
 

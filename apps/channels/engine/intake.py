@@ -39,9 +39,9 @@ from apps.channels.models import (
 from apps.channels.ports import Outgoing, Update
 from apps.common import clock, failpoints, redaction
 from apps.common.errors import PolarError
+from apps.gateway.ports import UNTRUSTED
 from apps.runs.models import Run
 
-UNTRUSTED = "untrusted"
 #: What an event of a strange shape raises, in our own code or in the store.
 UNREADABLE = (ValueError, TypeError, LookupError, DataError)
 

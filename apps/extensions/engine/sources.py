@@ -10,7 +10,7 @@ from uuid import UUID
 from apps.extensions import ports
 from apps.extensions.errors import DefinitionChanged, ToolMisconfigured
 from apps.extensions.models import Capability, Extension, Trust
-from apps.gateway.ports import EffectClass, Json
+from apps.gateway.ports import PRIVATE, UNTRUSTED, EffectClass, Json
 from apps.vault import queries as vault
 
 from . import store
@@ -45,6 +45,19 @@ def grants_of(row: Extension, *, trust: str = "") -> ports.Grants:
 def needs_secret(row: Extension) -> bool:
     """Tell whether a call of this extension opens a secret."""
     return row.trust == Trust.TRUSTED and bool((row.grants or {}).get("secrets"))
+
+
+def labels_of(capability: Capability) -> frozenset[str]:
+    """What a result carries: whatever is foreign is untrusted; what was read with a
+    credential, from granted folders or from an address on the inside is private."""
+    row = capability.extension
+    if not row.parts:
+        tool = ports.native_tools.find(capability.name)
+        return tool.labels if tool is not None else frozenset()
+    grants = row.grants or {}
+    inside = any(grants.get(name) for name in ("readPaths", "writePaths", "local"))
+    is_private = inside or needs_secret(row)
+    return frozenset({UNTRUSTED, *([PRIVATE] if is_private else [])})
 
 
 def runs_open(row: Extension) -> bool:

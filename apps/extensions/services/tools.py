@@ -1,7 +1,7 @@
 """The way to run a tool: through the gateway, exactly as it was reviewed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Required, TypedDict, Unpack
 from uuid import UUID
 
@@ -80,11 +80,12 @@ def run_tool(*, request: ToolCallRequest) -> Outcome:
             fields=(FieldProblem("$", "not an object", "object"),),
         )
     try:
-        return gateway.call(_call_of(request, capability))
+        outcome = gateway.call(_call_of(request, capability))
     except DefinitionChanged as changed:
         seen = Seen(capability.part, changed.detail, changed.served)
         quarantine(row=capability.extension, seen=seen)
         raise
+    return replace(outcome, labels=sources.labels_of(capability))
 
 
 def _get_capability(alias: str) -> Capability:

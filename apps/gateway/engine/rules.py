@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apps.gateway.models import Call, Grant
-from apps.gateway.ports import Json
+from apps.gateway.ports import PRIVATE, SECRET, UNTRUSTED, Json
 
 #: Arguments whose text or items say whom or what a call reaches.
 TARGET_NAMES = frozenset(
@@ -45,7 +45,7 @@ def three_legs(kind: str, risk: Json, labels: Iterable[str]) -> bool:
     outward = (kind == "tool" and risk.get("dataEgress") == "network") or risk.get(
         "sideEffects"
     ) == "external"
-    return outward and "untrusted" in marks and bool(marks & {"private", "secret"})
+    return outward and UNTRUSTED in marks and bool(marks & {PRIVATE, SECRET})
 
 
 def writes(risk: Json) -> bool:
