@@ -1,5 +1,6 @@
 """What an error means for a turn. Decided by type and code, never by wording."""
 
+from apps.audit.errors import StoreInDoubt
 from apps.common.errors import (
     Conflict,
     Denied,
@@ -54,8 +55,11 @@ def is_busy(error: PolarError) -> bool:
 
 
 def suspends(error: PolarError) -> bool:
-    """Tell whether the run waits or moves to another worker, its step kept."""
-    return bool(error.waits_as) or isinstance(error, Fenced)
+    """Tell whether the run waits or moves to another worker, its step kept.
+
+    A store in doubt is nothing that a model could do better.
+    """
+    return bool(error.waits_as) or isinstance(error, Fenced | StoreInDoubt)
 
 
 def told_to_model(error: PolarError) -> dict[str, str]:
