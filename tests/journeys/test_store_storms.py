@@ -148,9 +148,9 @@ def shore(server: Cluster) -> Iterator[Storm]:
     folder.mkdir()
     polar = House(folder, server.url)
     polar.env["REDIS_URL"] = ""
+    built = Storm(polar, 1)  # the tools outside are known to all that follow
     for command in ("migrate", "seed_demo", "storm"):
         assert polar.do(command) == 0, polar.output()
-    built = Storm(polar, 1)
     try:
         for role in ("web", "clock", "worker1"):
             built.start(role)

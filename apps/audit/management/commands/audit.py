@@ -82,7 +82,10 @@ class Command(BaseCommand):
         self.stdout.write(services.checkpoint().note, ending="")
 
     def _push(self, options: dict[str, Any]) -> None:
-        self.stdout.write(f"Sent {services.push_sinks()} events")
+        total = 0
+        while sent := services.push_sinks():
+            total += sent
+        self.stdout.write(f"Sent {total} events")
 
     def _export(self, options: dict[str, Any]) -> None:
         out, first, end = options["out"], options["from_"], options["to"]
