@@ -28,7 +28,7 @@ OWN = frozenset(
 #: Written by people who may only look: their own tokens reach no further than they.
 LOOKERS_WRITE = frozenset({"access:add_token", "access:revoke_token"})
 #: Also to look at, an administrator's.
-ADMINISTRATORS_SEE = frozenset({"access:users"})
+ADMINISTRATORS_SEE = frozenset({"access:users", "extensions:connected"})
 #: To write, an administrator's: pages by name, or all of an app.
 ADMINISTRATORS_WRITE = frozenset(
     {
@@ -37,6 +37,8 @@ ADMINISTRATORS_WRITE = frozenset(
         "access:change_user",
         "access:policy",
         "access:limit_token",
+        "extensions:connect",
+        "extensions:disconnect",
         "providers:add",
         "providers:change",
         "providers:key",

@@ -21,7 +21,7 @@ _TABLE: Final[dict[Drawing, str]] = {
     Drawing("ok", "ok"): (
         "ok succeeded done closed_ok allowed approved approve enabled active ready"
         " delivered fired verified passed healthy granted settled answered served"
-        " sent cleared resolved"
+        " sent cleared resolved connected"
     ),
     Drawing("ok", "seal"): "sealed_event sealed_row",
     Drawing("ok", "trusted"): "trusted",
@@ -44,7 +44,7 @@ _TABLE: Final[dict[Drawing, str]] = {
     Drawing("attention", "person"): "waiting_operator",
     Drawing(
         "attention", "attention"
-    ): "degraded expired missed warning approval s3 mitigating",
+    ): "degraded wanted expired missed warning approval s3 mitigating",
     Drawing("attention", "truncated"): "truncated",
     Drawing("attention", "stale"): "stale",
     Drawing("attention", "breaker-half"): "half_open",
@@ -56,7 +56,7 @@ _TABLE: Final[dict[Drawing, str]] = {
     Drawing("doubt", "doubt"): "unknown in_doubt",
     Drawing("doubt", "conflicted"): "conflicted",
     Drawing("off", "ended"): "cancelled canceled dismissed record inactive released",
-    Drawing("off", "skipped"): "skipped removed none unused",
+    Drawing("off", "skipped"): "skipped removed none unused disconnected",
     Drawing("lane", "lane-brain"): "brain",
     Drawing("lane", "lane-worker"): "worker",
     Drawing("lane", "lane-local"): "local",

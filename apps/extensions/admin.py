@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from apps.common.admin import ReadOnlyAdmin, state_badge
 
-from .models import Capability, Certificate, Extension, Review, Version
+from .models import Capability, Certificate, Connection, Extension, Review, Version
 
 
 @admin.register(Extension)
@@ -49,3 +49,11 @@ class CertificateAdmin(ReadOnlyAdmin):
     list_display = ("extension", "digest", "unconfirmed", "created_at")
     list_select_related = ("extension",)
     date_hierarchy = "created_at"
+
+
+@admin.register(Connection)
+class ConnectionAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "server_url", "status", "connected_by", "expires_at")
+    list_select_related = ("extension",)
+    list_filter = ("status",)
+    search_fields = ("extension__ext_id", "server_url")

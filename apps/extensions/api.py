@@ -5,6 +5,7 @@ import binascii
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
 from ninja import Router
 
 from apps.access.policies import caller
@@ -14,9 +15,13 @@ from apps.common.schemas import PROBLEMS
 
 from . import queries, services
 from .engine import packages, requests, store
-from .models import Certificate, Extension
+from .models import Certificate, Connection, Extension
 from .schemas import (
     CertificateOut,
+    ConnectIn,
+    ConnectOut,
+    DisconnectIn,
+    DisconnectOut,
     ExecuteOut,
     ExtensionList,
     ExtensionOut,
@@ -167,6 +172,51 @@ def apply_extension_lifecycle(
     return {"extension": _shown(row), "certificate": shown}
 
 
+@router.post(
+    "/extensions/{extension_id}/connect",
+    response={200: ConnectOut} | PROBLEMS,
+    operation_id="connectExtension",
+)
+def connect_extension(
+    request: HttpRequest, extension_id: str, body: ConnectIn
+) -> services.Asked:
+    """Begin to connect an MCP server that asks for OAuth.
+
+    The administrator whose token this is opens the URL, signed in to the desk.
+    """
+    auth = caller(request, "extensions:write")
+    order = services.ConnectOrder(
+        part=body.part,
+        redirect_uri=request.build_absolute_uri(reverse("extensions:connected")),
+        client_id=body.client_id,
+        client_secret=body.client_secret,
+    )
+    row = queries.find_by_name(extension_id)
+    return services.connect_extension(
+        by=auth.principal, extension_id=row.id, order=order
+    )
+
+
+@router.post(
+    "/extensions/{extension_id}/disconnect",
+    response={200: DisconnectOut} | PROBLEMS,
+    operation_id="disconnectExtension",
+)
+def disconnect_extension(
+    request: HttpRequest, extension_id: str, body: DisconnectIn
+) -> dict[str, Any]:
+    """Forget the tokens of an MCP server and revoke them where that is offered."""
+    auth = caller(request, "extensions:write")
+    done = services.disconnect_extension(
+        by=auth.principal,
+        extension_id=queries.find_by_name(extension_id).id,
+        part=body.part,
+        reason=body.reason,
+    )
+    shown = _shown(queries.find_by_name(extension_id))
+    return {"extension": shown, "problem": done.problem}
+
+
 @router.get(
     "/extensions/{extension_id}/certificates",
     response={200: list[CertificateOut]} | PROBLEMS,
@@ -262,6 +312,20 @@ def _certificate(row: Certificate) -> dict[str, Any]:
     }
 
 
+def _connection(row: Connection) -> dict[str, Any]:
+    return {
+        "part": row.part,
+        "server_url": row.server_url,
+        "status": row.shown_status,
+        "problem": row.problem,
+        "issuer": row.authority.get("issuer", ""),
+        "scope": row.scope,
+        "expires_at": row.expires_at,
+        "connected_by": row.connected_by,
+        "connected_at": row.connected_at,
+    }
+
+
 def _shown(row: Extension) -> dict[str, Any]:
     return {
         "id": row.id,
@@ -285,4 +349,5 @@ def _shown(row: Extension) -> dict[str, Any]:
         "degraded": row.accepts_degraded,
         "degraded_reason": row.degraded_reason,
         "capabilities": [each for each in row.capabilities.all() if each.is_current],
+        "connections": [_connection(each) for each in row.connections.all()],
     }

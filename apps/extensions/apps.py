@@ -13,6 +13,7 @@ class ExtensionsConfig(AppConfig):
         from .adapters import sandbox
         from .adapters.mcp import McpRuntime
         from .adapters.native import NativeRuntime
+        from .adapters.oauth import OAuthClient
         from .adapters.package import TextRuntime
         from .adapters.scripts import ScriptRuntime
         from .engine import builtin
@@ -21,6 +22,7 @@ class ExtensionsConfig(AppConfig):
         ports.plug_runtime(ports.Transport.NATIVE, NativeRuntime())
         ports.plug_runtime(ports.Transport.SCRIPT, ScriptRuntime())
         ports.plug_runtime(ports.Transport.TEXT, TextRuntime())
+        ports.authorizers.plug("oauth", OAuthClient)
         mcp = McpRuntime()
         ports.plug_runtime(ports.Transport.STDIO, mcp)
         ports.plug_runtime(ports.Transport.HTTP, mcp)

@@ -4,6 +4,8 @@ NotFound
   ToolUnavailable        there is no such tool here, or nothing runs it
 UpstreamError
   ToolMisconfigured      it cannot work until somebody changes its set-up
+    AuthorizationWanted  an administrator has to connect it (OAuth)
+    AuthorizationRefused its authorization server said no
   ToolTransientError     it failed this time; trying again may help
 Invalid
   ToolValidationError    the arguments are wrong; fields say where
@@ -43,6 +45,28 @@ class ToolMisconfigured(UpstreamError):
 
     def __init__(self, detail: str = "", **facts: Any) -> None:
         super().__init__(detail, permanent=True, **facts)
+
+
+class AuthorizationWanted(ToolMisconfigured):
+    """A server wants an authorization that an administrator can give it.
+
+    `challenge` is what it said: {"metadata": URL, "scope"}; None when it only
+    refused.
+    """
+
+    def __init__(
+        self, detail: str = "", *, challenge: dict[str, str] | None = None, **facts: Any
+    ) -> None:
+        super().__init__(detail, reason_code="authorization_wanted", **facts)
+        self.challenge = challenge
+
+
+class AuthorizationRefused(ToolMisconfigured):
+    """The authorization server refused; `error` is its own code, nothing else."""
+
+    def __init__(self, detail: str = "", *, error: str = "", **facts: Any) -> None:
+        super().__init__(detail, reason_code="authorization_refused", **facts)
+        self.error = error
 
 
 class ToolTransientError(UpstreamError):

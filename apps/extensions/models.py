@@ -5,7 +5,9 @@ from typing import Any, Self
 from django.db import models
 from django.db.models import F, Q
 
+from apps.access.models import Principal
 from apps.audit import ports as audit_ports
+from apps.common import clock
 from apps.common.models import AppendOnly, Row
 from apps.common.states import Transitions
 from apps.gateway.ports import EffectClass, Risk
@@ -24,6 +26,15 @@ audit_ports.declare(
     "extension.risk_supplied",
     "extension.stopped",
     "extension.execution_refused",
+    "extension.connection_wanted",
+    "extension.connection_asked",
+    "extension.connection_refused",
+    "extension.connection_failed",
+    "extension.connected",
+    "extension.token_refreshed",
+    "extension.connection_expired",
+    "extension.disconnected",
+    "extension.token_revoked",
 )
 
 
@@ -70,6 +81,29 @@ LIFECYCLE_TRANSITIONS = Transitions(
         L.ENABLED: [L.DISABLED],
         L.DISABLED: [L.ENABLED, L.REMOVED],
         L.REMOVED: [L.PENDING_INSTALL],
+    },
+)
+
+
+class Link(models.TextChoices):
+    """How an extension stands with the authorization server of its MCP server."""
+
+    WANTED = "wanted"
+    CONNECTED = "connected"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    DISCONNECTED = "disconnected"
+
+
+LINK_TRANSITIONS = Transitions(
+    "extension_connection",
+    initial=Link.WANTED,
+    table={
+        Link.WANTED: [Link.CONNECTED, Link.FAILED],
+        Link.CONNECTED: [Link.EXPIRED, Link.DISCONNECTED],
+        Link.EXPIRED: [Link.CONNECTED, Link.FAILED, Link.DISCONNECTED],
+        Link.FAILED: [Link.CONNECTED, Link.WANTED, Link.DISCONNECTED],
+        Link.DISCONNECTED: [Link.CONNECTED, Link.FAILED, Link.WANTED],
     },
 )
 
@@ -258,3 +292,96 @@ class Certificate(AppendOnly):
 
     def __str__(self) -> str:
         return f"certificate {self.digest[:12]} of {self.extension_id}"
+
+
+class Connection(Row):
+    """What an administrator allowed one MCP server's authorization server to give.
+
+    No column holds a token: they lie in the vault, under names made from this row.
+    """
+
+    extension = models.ForeignKey(Extension, models.CASCADE, related_name="connections")
+    part = models.CharField(max_length=80, blank=True)
+    #: The server that a token is for; no other is ever sent it.
+    server_url = models.CharField(max_length=500)
+    status = models.CharField(max_length=12, choices=Link.choices, default=Link.WANTED)
+    #: What is wrong and what to do, in words.
+    problem = models.CharField(max_length=300, blank=True)
+    #: What the server said when it refused: {"metadata", "scope"}.
+    challenge = models.JSONField(default=dict, blank=True)
+    #: Shape: `ports.Authority`, and Polar's registration there without its secret.
+    authority = models.JSONField(default=dict, blank=True)
+    client_id = models.CharField(max_length=2000, blank=True)
+    auth_method = models.CharField(max_length=40, blank=True)
+    #: With which redirect URI it is registered there.
+    redirect_uri = models.CharField(max_length=500, blank=True)
+    scope = models.CharField(max_length=2000, blank=True)
+    #: Grows with every token, so that two workers never renew the same one.
+    version = models.PositiveIntegerField(default=0)
+    #: Whoever renews holds it until then.
+    renewing_until = models.DateTimeField(null=True, blank=True)
+    has_refresh = models.BooleanField(default=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    connected_at = models.DateTimeField(null=True, blank=True)
+    connected_by = models.CharField(max_length=160, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["extension", "part"], name="connection_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=Link.values), name="connection_status"
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=Link.CONNECTED)
+                | (Q(connected_at__isnull=False) & ~Q(connected_by="")),
+                name="connection_made_by_somebody",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"connection of {self.extension_id} {self.part} ({self.status})"
+
+    @property
+    def shown_status(self) -> str:
+        """What it is now: a token that ended and cannot be renewed is expired."""
+        ended = self.expires_at is not None and self.expires_at <= clock.now()
+        if self.status == Link.CONNECTED and ended and not self.has_refresh:
+            return str(Link.EXPIRED)
+        return str(self.status)
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether an administrator has to do something before it works."""
+        waits = (Link.WANTED, Link.EXPIRED, Link.FAILED)
+        return self.shown_status in waits or bool(self.problem)
+
+    @property
+    def is_endable(self) -> bool:
+        return LINK_TRANSITIONS.allows(self.status, Link.DISCONNECTED)
+
+    def secret_name(self, kind: str) -> str:
+        """Name its secret of a kind: access, refresh, client or verifier."""
+        return f"oauth/{self.extension.ext_id}/{self.part or 'server'}/{kind}"
+
+
+class ConnectionAsk(Row):
+    """One way to an authorization server and back: one person, once, ten minutes."""
+
+    connection = models.ForeignKey(Connection, models.CASCADE, related_name="asks")
+    #: SHA-256 of the state; the state itself is only in the URL that was handed out.
+    state_hash = models.CharField(max_length=64, unique=True, editable=False)
+    asked_by = models.ForeignKey(Principal, models.CASCADE, related_name="+")
+    #: SHA-256 of the session that asked; "" where no browser did.
+    session_hash = models.CharField(max_length=64, blank=True, editable=False)
+    server_url = models.CharField(max_length=500)
+    redirect_uri = models.CharField(max_length=500)
+    authority = models.JSONField(default=dict)
+    client_id = models.CharField(max_length=2000)
+    auth_method = models.CharField(max_length=40)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"ask {self.id} of {self.connection_id}"

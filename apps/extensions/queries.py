@@ -34,7 +34,9 @@ class ToolSpec:
 
 def extensions() -> QuerySet[Extension]:
     """Return every extension with what it offers."""
-    return Extension.objects.prefetch_related("capabilities").order_by("ext_id")
+    return Extension.objects.prefetch_related("capabilities", "connections").order_by(
+        "ext_id"
+    )
 
 
 def get_extension(extension_id: UUID) -> Extension:

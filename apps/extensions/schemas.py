@@ -29,6 +29,20 @@ class NotRunOut(Out):
     why: str
 
 
+class ConnectionOut(Out):
+    """How an extension stands with an authorization server; never a token."""
+
+    part: str
+    server_url: str
+    status: str
+    problem: str
+    issuer: str
+    scope: str
+    expires_at: datetime | None
+    connected_by: str
+    connected_at: datetime | None
+
+
 class ExtensionOut(Out):
     id: UUID
     extension_id: str
@@ -51,6 +65,7 @@ class ExtensionOut(Out):
     degraded: bool
     degraded_reason: str
     capabilities: list[CapabilityOut]
+    connections: list[ConnectionOut]
 
 
 class ExtensionList(Out):
@@ -95,6 +110,32 @@ class LifecycleIn(In):
     reason: str = Reason
     definition_hash: str = Field("", max_length=64)
     changes: dict[str, Any] = Field(default_factory=dict)
+
+
+class ConnectIn(In):
+    part: str = Field("", max_length=80)
+    client_id: str = Field("", max_length=500)
+    client_secret: str = Field("", max_length=1000)
+
+
+class ConnectOut(Out):
+    """Where the person whose token this is goes, signed in to the desk."""
+
+    authorization_url: str
+    issuer: str
+    scope: str
+    expires_at: datetime
+
+
+class DisconnectIn(In):
+    part: str = Field("", max_length=80)
+    reason: str = Reason
+
+
+class DisconnectOut(Out):
+    extension: ExtensionOut
+    #: Why its tokens were not revoked there; "" when they were.
+    problem: str
 
 
 class CertificateOut(Out):

@@ -15,6 +15,7 @@ from apps.common import canonical
 from apps.common.errors import PolarError
 from apps.extensions import forms, ports, queries, services
 from apps.extensions.engine import comparing, definition, sources
+from apps.extensions.errors import AuthorizationWanted
 from apps.extensions.models import Certificate, Extension, Lifecycle, Trust
 
 #: How many forms, reviews and certificates a page shows, and lines of a difference.
@@ -52,7 +53,9 @@ def extension_list(request: HttpRequest) -> HttpResponse:
 @require_GET
 def detail(request: HttpRequest, ext_id: str) -> HttpResponse:
     row = queries.find_by_name(ext_id)
-    return render(request, "extensions/detail.html", _detail(row))
+    callback = request.build_absolute_uri(reverse("extensions:connected"))
+    context = {**_detail(row), "callback": callback}
+    return render(request, "extensions/detail.html", context)
 
 
 @require_GET
@@ -65,6 +68,10 @@ def install(request: HttpRequest) -> HttpResponse:
     kind = request.POST.get("kind", "skill")
     try:
         row = _install(request, kind)
+    except AuthorizationWanted as wanted:
+        messages.warning(request, f"Taken in. {wanted.detail}")
+        name = request.POST.get("extension_id", "").strip()
+        return HttpResponseRedirect(reverse("extensions:detail", args=[name]))
     except PolarError as error:
         messages.error(request, f"Not installed: {error.detail} ({error.code})")
         return render(
@@ -113,6 +120,74 @@ def lifecycle(request: HttpRequest, ext_id: str) -> HttpResponse:
     return HttpResponseRedirect(reverse("extensions:certificate", args=[found.id]))
 
 
+@require_POST
+def connect(request: HttpRequest, ext_id: str) -> HttpResponse:
+    """Send an administrator to the authorization server of an MCP server."""
+    order = services.ConnectOrder(
+        part=request.POST.get("part", ""),
+        redirect_uri=request.build_absolute_uri(reverse("extensions:connected")),
+        session_key=request.session.session_key or "",
+        client_id=request.POST.get("client_id", "").strip(),
+        client_secret=request.POST.get("client_secret", "").strip(),
+    )
+    try:
+        asked = services.connect_extension(
+            by=principal_of(request),
+            extension_id=queries.find_by_name(ext_id).id,
+            order=order,
+        )
+    except PolarError as error:
+        messages.error(request, f"Not connected: {error.detail} ({error.code})")
+        return HttpResponseRedirect(reverse("extensions:detail", args=[ext_id]))
+    return HttpResponseRedirect(asked.url)
+
+
+@require_GET
+def connected(request: HttpRequest) -> HttpResponse:
+    """Where an authorization server sends the administrator back to. The state in
+    the URL stands for the form's token: it is good once, here, for this session."""
+    answer = services.Answer(
+        state=request.GET.get("state", ""),
+        code=request.GET.get("code", ""),
+        iss=request.GET.get("iss"),
+        error=request.GET.get("error", ""),
+    )
+    try:
+        done = services.finish_connection(
+            by=principal_of(request),
+            session_key=request.session.session_key or "",
+            answer=answer,
+        )
+    except PolarError as error:
+        messages.error(request, f"Not connected: {error.detail} ({error.code})")
+        return HttpResponseRedirect(reverse("extensions:list"))
+    name = done.extension.ext_id
+    if done.problem:
+        messages.warning(request, f"{name} is connected, but: {done.problem}")
+    else:
+        messages.success(request, f"{name} is connected. What it offers waits below.")
+    return HttpResponseRedirect(reverse("extensions:detail", args=[name]))
+
+
+@require_POST
+def disconnect(request: HttpRequest, ext_id: str) -> HttpResponse:
+    try:
+        done = services.disconnect_extension(
+            by=principal_of(request),
+            extension_id=queries.find_by_name(ext_id).id,
+            part=request.POST.get("part", ""),
+            reason=request.POST.get("reason", ""),
+        )
+    except PolarError as error:
+        messages.error(request, f"Not done: {error.detail} ({error.code})")
+    else:
+        if done.problem:
+            messages.warning(request, f"Forgotten here, but not ended: {done.problem}")
+        else:
+            messages.success(request, f"{ext_id}: its tokens are revoked and gone.")
+    return HttpResponseRedirect(reverse("extensions:detail", args=[ext_id]))
+
+
 @require_GET
 def certificate(request: HttpRequest, certificate_id: UUID) -> HttpResponse:
     rows = Certificate.objects.select_related("extension")
@@ -159,6 +234,11 @@ def _row(row: Extension) -> dict[str, Any]:
     return {
         "row": row,
         "risks": ", ".join(risks) or "nothing yet",
+        "links": [
+            f"connection {link.shown_status}"
+            for link in row.connections.all()
+            if link.needs_person
+        ],
         "is_stoppable": row.trust != Trust.BLOCKED and row.lifecycle == "enabled",
     }
 
@@ -185,6 +265,7 @@ def _detail(row: Extension) -> dict[str, Any]:
         "choices": CHOICES,
         "is_remote": any(part["transport"] == "http" for part in row.parts),
         "radius": queries.blast_radius(row) if stoppable else None,
+        "links": row.connections.order_by("part"),
         "moves": _moves(row),
         "versions": row.versions.order_by("-id")[:SHOWN],
         "reviews": row.reviews.order_by("-id")[:SHOWN],

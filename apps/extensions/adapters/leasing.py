@@ -1,7 +1,8 @@
 """Opens an extension's own secrets at the time of use, and only its own.
 
 A tool never receives a token that somebody presented to Polar: what is sent is
-what an operator put into the vault for this extension.
+what an operator put into the vault for this extension, or what its authorization
+server issued for it alone.
 """
 
 from contextlib import ExitStack
@@ -16,15 +17,21 @@ def open_all(
 ) -> dict[str, str]:
     """Lease every granted secret until `held` closes; each lease is recorded.
 
-    Raises: VaultSealed, SecretUnreadable, NotFound.
+    The token of a connection goes into the header that is its own.
+    Raises: VaultSealed, SecretUnreadable, NotFound, AuthorizationWanted.
     """
     by = context.principal.actor if context else SYSTEM
     run_id = context.run_id if context else None
-    return {
+    opened = {
         name: held.enter_context(
             vault.lease(
                 secret_id, purpose=f"tool {purpose}"[:120], by=by, run_id=run_id
             )
         ).reveal()
         for name, secret_id in source.grants.secrets.items()
+        if source.bearer is None or name.lower() != "authorization"
     }
+    if source.bearer is not None:
+        token = source.bearer.lease(held, purpose, context)
+        opened["Authorization"] = f"Bearer {token}"
+    return opened

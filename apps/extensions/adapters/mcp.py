@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from apps.common import canonical, clock, failpoints
@@ -19,6 +19,7 @@ from apps.extensions.adapters import leasing, narrowing, processes
 from apps.extensions.adapters.mcp_sessions import Session
 from apps.extensions.adapters.portal import portal
 from apps.extensions.errors import (
+    AuthorizationWanted,
     DefinitionChanged,
     ToolMisconfigured,
     ToolTransientError,
@@ -43,6 +44,15 @@ LONGEST_PAUSE_SECONDS = 60.0
 Key = tuple[UUID, str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """An open session, what it serves now, and the headers of this call."""
+
+    headers: dict[str, str] = field(repr=False)
+    session: Session
+    served: Definition
+
+
 class McpRuntime:
     """The runtime of MCP servers, over pipes and over HTTP."""
 
@@ -57,10 +67,7 @@ class McpRuntime:
         """Say what a server serves now. The wall stands; grants are not asked,
         since an operator who installs has not granted anything yet."""
         with ExitStack() as leased:
-            headers, session = self._connect(source, "describe", None, leased)
-            return portal.run(
-                session.describe(headers), seconds=source.limits.connect_seconds
-            )
+            return self._greet(source, "describe", None, leased).served
 
     def execute(
         self, target: Target, arguments: Json, permit: Permit, context: ToolContext
@@ -74,11 +81,9 @@ class McpRuntime:
         limits = source.limits
         ids = (permit.call_id, context.turn_id)
         with ExitStack() as leased:
-            headers, session = self._connect(source, target.capability, context, leased)
-            served = portal.run(
-                session.describe(headers), seconds=limits.connect_seconds
-            )
-            _check_pinned(target, served)
+            met = self._greet(source, target.capability, context, leased)
+            session = met.session
+            _check_pinned(target, met.served)
             try:
                 permit.spend(arguments)
             finally:
@@ -86,10 +91,13 @@ class McpRuntime:
                 if not permit.is_spent:
                     portal.run(session.close(), seconds=processes.END_SECONDS)
             failpoints.reach("tool.in_flight")
-            output = portal.run(
-                session.call(target, arguments, headers, ids),
-                seconds=limits.call_seconds + 2 * processes.END_SECONDS,
-            )
+            try:
+                output = portal.run(
+                    session.call(target, arguments, met.headers, ids),
+                    seconds=limits.call_seconds + 2 * processes.END_SECONDS,
+                )
+            except AuthorizationWanted as wanted:
+                raise _renewed(source, wanted) from wanted
         failpoints.reach("tool.answered")
         return Result(output)
 
@@ -116,6 +124,36 @@ class McpRuntime:
         if self._pid != os.getpid():
             self._sessions, self._opening, self._pid = {}, {}, os.getpid()
         return dict(self._sessions)
+
+    def _greet(
+        self,
+        source: Source,
+        purpose: str,
+        context: ToolContext | None,
+        leased: ExitStack,
+    ) -> "Met":
+        """Connect and ask what is served. A token that is refused is renewed once;
+        nothing was done yet, so asking again is harmless."""
+        try:
+            return self._ask(source, purpose, context, leased)
+        except AuthorizationWanted as wanted:
+            if source.bearer is None or _lacks_scope(wanted):
+                raise
+            source.bearer.refused()
+        return self._ask(source, purpose, context, leased)
+
+    def _ask(
+        self,
+        source: Source,
+        purpose: str,
+        context: ToolContext | None,
+        leased: ExitStack,
+    ) -> "Met":
+        headers, session = self._connect(source, purpose, context, leased)
+        served = portal.run(
+            session.describe(headers), seconds=source.limits.connect_seconds
+        )
+        return Met(headers, session, served)
 
     def _connect(
         self,
@@ -196,6 +234,21 @@ class McpRuntime:
                 f"{source.ext_id} died and is started again in {left:.1f} s.",
                 retry_after=left,
             )
+
+
+def _lacks_scope(wanted: AuthorizationWanted) -> bool:
+    """No renewed token would hold more than a person allowed."""
+    return wanted.facts.get("status") == 403
+
+
+def _renewed(source: Source, wanted: AuthorizationWanted) -> PolarError:
+    """What a call that was refused at the door ends with: it was not carried out."""
+    if source.bearer is None or _lacks_scope(wanted):
+        return wanted
+    source.bearer.refused()
+    return ToolTransientError(
+        f"{source.ext_id} refused its token at the call. It was renewed; try again."
+    )
 
 
 def _form(source: Source) -> str:

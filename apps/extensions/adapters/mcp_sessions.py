@@ -118,7 +118,7 @@ class Session:
         finally:
             self.in_flight.pop(ids[0], None)
             self._used = clock.monotonic()
-            if not self.in_flight:
+            if not self.in_flight and not self._asking:
                 self.wire.headers = {}
         if isinstance(answer, types.CallToolResult):
             return _output(target, answer)

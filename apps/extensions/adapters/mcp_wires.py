@@ -5,6 +5,7 @@ memory with one line nor with many; both remember why they broke, since the
 library reports only that they did.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ import httpx
 import httpx2
 import mcp_types as types
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.client.auth import utils as sdk
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
@@ -20,7 +22,11 @@ from mcp.shared.message import SessionMessage
 from apps.common.egress import AsyncGuardedTransport2
 from apps.common.errors import Denied, PolarError
 from apps.extensions.adapters import sandbox
-from apps.extensions.errors import ToolMisconfigured, ToolTransientError
+from apps.extensions.errors import (
+    AuthorizationWanted,
+    ToolMisconfigured,
+    ToolTransientError,
+)
 from apps.extensions.ports import Source
 from apps.gateway.errors import OutputBroken
 
@@ -202,7 +208,9 @@ class GuardedWire(httpx2.AsyncBaseTransport):
         except (httpx2.TransportError, httpx.TransportError, OSError) as error:
             self._wire.fault = ToolTransientError(f"{name} cannot be reached: {error}")
             raise httpx2.ConnectError(self._wire.fault.detail) from error
-        self._judge(response)
+        # A stream that is opened again between two calls carries no secret.
+        if request.method == "POST":
+            self._judge(response)
         return httpx2.Response(
             response.status_code,
             headers=response.headers,
@@ -212,7 +220,14 @@ class GuardedWire(httpx2.AsyncBaseTransport):
 
     def _judge(self, response: httpx2.Response) -> None:
         name, status = self._wire.source.ext_id, response.status_code
-        if status in (401, 403):
+        if wants_authorization(response):
+            self._wire.fault = AuthorizationWanted(
+                f"{name} answered {status}: it wants to be authorized. An "
+                "administrator connects it on its page.",
+                challenge=_challenge(response),
+                status=status,
+            )
+        elif status in (401, 403):
             self._wire.fault = ToolMisconfigured(
                 f"{name} answered {status}: it wants other credentials. Put its token "
                 "into the vault and name it in the extension's secrets.",
@@ -249,6 +264,24 @@ class CountedStream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def wants_authorization(response: httpx2.Response) -> bool:
+    """Tell whether a server asks for OAuth (RFC 6750), or for more of it."""
+    said = response.headers.get("www-authenticate", "")
+    if response.status_code == 401:
+        return bool(re.search(r"\bbearer\b", said, re.IGNORECASE))
+    if response.status_code != 403:
+        return False
+    return sdk.extract_field_from_www_auth(response, "error") == "insufficient_scope"
+
+
+def _challenge(response: httpx2.Response) -> dict[str, str]:
+    return {
+        "metadata": (sdk.extract_resource_metadata_from_www_auth(response) or "")[:500],
+        "scope": (sdk.extract_scope_from_www_auth(response) or "")[:500],
+        "status": str(response.status_code),
+    }
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:

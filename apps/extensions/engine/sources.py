@@ -1,7 +1,8 @@
 """What a runtime is told about a part: made from the rows, narrowed by trust.
 
 Invariants: a `sandboxed` extension is handed no domain and no secret, a `reviewed`
-one no secret; a package is handed out only if it still is what its hash says.
+one no secret but the token that was issued for it alone; a package is handed out
+only if it still is what its hash says.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ from apps.extensions.models import Capability, Extension, Trust
 from apps.gateway.ports import PRIVATE, UNTRUSTED, EffectClass, Json
 from apps.vault import queries as vault
 
-from . import store
+from . import connections, store
 
 ROOT = "${CLAUDE_PLUGIN_ROOT}"
 _LIMITS = {
@@ -44,7 +45,10 @@ def grants_of(row: Extension, *, trust: str = "") -> ports.Grants:
 
 def needs_secret(row: Extension) -> bool:
     """Tell whether a call of this extension opens a secret."""
-    return row.trust == Trust.TRUSTED and bool((row.grants or {}).get("secrets"))
+    if row.trust == Trust.TRUSTED and (row.grants or {}).get("secrets"):
+        return True
+    is_remote = any(each["transport"] == ports.Transport.HTTP for each in row.parts)
+    return is_remote and connections.is_used(row)
 
 
 def labels_of(capability: Capability) -> frozenset[str]:
@@ -103,7 +107,16 @@ def source_of(row: Extension, part: str, *, trust: str = "") -> ports.Source:
         grants=grants_of(row, trust=trust),
         limits=limits_of(row),
         accepts_degraded=row.accepts_degraded,
+        bearer=_bearer(row, found, trust),
     )
+
+
+def _bearer(row: Extension, part: Json, trust: str) -> ports.Bearer | None:
+    """Who gives the token of this server, where an administrator connected exactly
+    this URL and the extension may reach out at all."""
+    if part["transport"] != ports.Transport.HTTP or trust not in REACHES_OUT:
+        return None
+    return connections.bearer_of(row, part["name"], part["url"])
 
 
 def target_of(capability: Capability, scope: Json) -> ports.Target:
@@ -135,4 +148,9 @@ def _secret_id(row: Extension, name: str) -> UUID:
     found = vault.find_secret(name)
     if found is None:
         raise ToolMisconfigured(f"{row.ext_id} needs the secret {name!r}: store it.")
+    if found.purpose == connections.PURPOSE:
+        raise ToolMisconfigured(
+            f"{name!r} was issued for one server by its authorization server; it is "
+            "never sent to another."
+        )
     return found.id

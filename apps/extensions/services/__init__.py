@@ -7,6 +7,13 @@ the gateway where it changes what may run, and leaves its event.
 from apps.extensions.queries import ToolSpec as ToolSpec
 from apps.extensions.queries import tools_for as tools_for
 
+from .connecting import Answer as Answer
+from .connecting import Asked as Asked
+from .connecting import Connected as Connected
+from .connecting import ConnectOrder as ConnectOrder
+from .connecting import connect_extension as connect_extension
+from .connecting import finish_connection as finish_connection
+from .disconnecting import disconnect_extension as disconnect_extension
 from .executing import Executed as Executed
 from .executing import execute_extension as execute_extension
 from .installing import NewServer as NewServer

@@ -10,8 +10,15 @@ from django.db import transaction
 from apps.access.models import Principal, Role
 from apps.common.errors import Conflict, FieldProblem, Invalid
 from apps.extensions import policies, ports
-from apps.extensions.engine import bundles, definition, drafts, sources, store
-from apps.extensions.errors import AdapterMissing
+from apps.extensions.engine import (
+    bundles,
+    connections,
+    definition,
+    drafts,
+    sources,
+    store,
+)
+from apps.extensions.errors import AdapterMissing, AuthorizationWanted
 from apps.extensions.models import (
     LIFECYCLE_TRANSITIONS,
     Extension,
@@ -309,7 +316,11 @@ def _with_known(row: Extension, manifest: Json) -> Json:
 
 def _sync_part(by: Principal, row: Extension, part: str, reason: str) -> Extension:
     arguments = {"extensionId": row.ext_id, "part": part, "reason": reason}
-    return decide(by, "sync", arguments, _asking(by, row, part), waits=True)
+    try:
+        return decide(by, "sync", arguments, _asking(by, row, part), waits=True)
+    except AuthorizationWanted as wanted:
+        connections.note_wanted(row, part, wanted)
+        raise
 
 
 def _asking(by: Principal, row: Extension, part: str) -> Callable[[], Extension]:

@@ -20,6 +20,7 @@ from apps.extensions.policies import check_may_enable
 from apps.extensions.queries import get_extension, is_approved
 from apps.gateway import services as gateway
 
+from .disconnecting import disconnect_all
 from .guarded import check_may, check_reason, decide, move, record
 
 
@@ -49,6 +50,8 @@ def remove_extension(*, by: Principal, extension_id: UUID, reason: str) -> Exten
     check_reason(reason)
     row = get_extension(extension_id)
     LIFECYCLE_TRANSITIONS.check(row.lifecycle, Lifecycle.REMOVED)
+    if row.connections.exists():
+        disconnect_all(by=by, row=row, reason=reason)
     arguments = {"extensionId": row.ext_id, "reason": reason}
     return decide(
         by, "remove", arguments, lambda: _move(row, by, Lifecycle.REMOVED, reason)

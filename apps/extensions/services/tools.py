@@ -8,9 +8,10 @@ from uuid import UUID
 from apps.access.models import Principal
 from apps.common.errors import FieldProblem
 from apps.extensions import policies, ports
-from apps.extensions.engine import definition, sources
+from apps.extensions.engine import connections, definition, sources
 from apps.extensions.errors import (
     AdapterMissing,
+    AuthorizationWanted,
     DefinitionChanged,
     ToolUnavailable,
     ToolValidationError,
@@ -84,6 +85,9 @@ def run_tool(*, request: ToolCallRequest) -> Outcome:
     except DefinitionChanged as changed:
         seen = Seen(capability.part, changed.detail, changed.served)
         quarantine(row=capability.extension, seen=seen)
+        raise
+    except AuthorizationWanted as wanted:
+        connections.note_wanted(capability.extension, capability.part, wanted)
         raise
     return replace(outcome, labels=sources.labels_of(capability))
 

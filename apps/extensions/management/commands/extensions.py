@@ -9,11 +9,14 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.urls import reverse
 
 from apps.access import services as access
-from apps.access.models import Principal
+from apps.access.models import Principal, User
 from apps.access.policies import Authenticated
+from apps.access.queries import default_workspace, find_user
 from apps.common import canonical
 from apps.common.errors import NotFound, PolarError
 from apps.extensions import queries, services
@@ -55,6 +58,15 @@ class Command(BaseCommand):
         review.add_argument("--trust", default="sandboxed")
         review.add_argument("--approve", action="store_true", help="else: reject")
         review.add_argument("--risks", default="{}", help="JSON by capability")
+        connect = verbs.add_parser("connect", help="print the URL that a person opens")
+        connect.add_argument("name")
+        connect.add_argument("--as", dest="username", required=True, metavar="USER")
+        connect.add_argument("--part", default="")
+        connect.add_argument("--client-id", default="")
+        connect.add_argument("--base-url", default="", help="where the desk is reached")
+        disconnect = verbs.add_parser("disconnect", help="revoke and forget its tokens")
+        disconnect.add_argument("name")
+        disconnect.add_argument("--part", default="")
         execute = verbs.add_parser("execute", help="send one request")
         execute.add_argument("request", help="the JSON of executeExtension, or -")
         for operation in OPERATIONS:
@@ -62,7 +74,7 @@ class Command(BaseCommand):
                 verbs.add_parser(operation).add_argument("name")
         for verb, each in verbs.choices.items():
             each.add_argument("--json", action="store_true")
-            if verb not in ("list", "inspect", "install", "execute"):
+            if verb not in ("list", "inspect", "install", "execute", "connect"):
                 each.add_argument("--reason", required=True)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -139,6 +151,35 @@ class Command(BaseCommand):
         )
         return _state(found)
 
+    def do_connect(self, options: dict[str, Any]) -> Json:
+        """The named administrator comes back to the desk, signed in."""
+        row = queries.find_by_name(options["name"])
+        back = reverse("extensions:connected")
+        order = services.ConnectOrder(
+            part=options["part"],
+            redirect_uri=f"{options['base_url'] or _desk()}".rstrip("/") + back,
+            client_id=options["client_id"],
+        )
+        by = access.principal_for_user(user=_person(options["username"]))
+        asked = services.connect_extension(by=by, extension_id=row.id, order=order)
+        return {
+            "authorizationUrl": asked.url,
+            "issuer": asked.issuer,
+            "scope": asked.scope,
+            "openAs": options["username"],
+            "expiresAt": asked.expires_at,
+        }
+
+    def do_disconnect(self, options: dict[str, Any]) -> Json:
+        row = queries.find_by_name(options["name"])
+        done = services.disconnect_extension(
+            by=_operator(),
+            extension_id=row.id,
+            part=options["part"],
+            reason=options["reason"],
+        )
+        return {**_state(row), "connection": "disconnected", "problem": done.problem}
+
     def do_execute(self, options: dict[str, Any]) -> Json:
         """The system acts for the session's person; the scope narrows as always."""
         given = options["request"]
@@ -180,6 +221,19 @@ def _state(row: Extension) -> Json:
         "isReviewed": row.is_pinned,
         "definitionHash": row.definition_hash,
     }
+
+
+def _person(name: str) -> User:
+    found = find_user(name, default_workspace())
+    if found is None:
+        raise NotFound(f"There is nobody called {name[:80]!r} here.")
+    return found
+
+
+def _desk() -> str:
+    """Where browsers reach the desk, as far as the settings know."""
+    origins = settings.CSRF_TRUSTED_ORIGINS
+    return origins[0] if origins else f"http://127.0.0.1:{settings.POLAR_PORT}"
 
 
 def _operator() -> Principal:
