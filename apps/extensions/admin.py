@@ -4,7 +4,15 @@ from django.contrib import admin
 
 from apps.common.admin import ReadOnlyAdmin, state_badge
 
-from .models import Capability, Certificate, Connection, Extension, Review, Version
+from .models import (
+    Capability,
+    Certificate,
+    Connection,
+    ConnectionAsk,
+    Extension,
+    Review,
+    Version,
+)
 
 
 @admin.register(Extension)
@@ -57,3 +65,11 @@ class ConnectionAdmin(ReadOnlyAdmin):
     list_select_related = ("extension",)
     list_filter = ("status",)
     search_fields = ("extension__ext_id", "server_url")
+
+
+@admin.register(ConnectionAsk)
+class ConnectionAskAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "server_url", "asked_by", "expires_at", "used_at")
+    list_select_related = ("connection", "asked_by")
+    exclude = ("state_hash", "session_hash")
+    ordering = ("-id",)
