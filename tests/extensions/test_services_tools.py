@@ -190,7 +190,12 @@ def test_tools_for_leaves_out_unknown_risk(plugin):
 def test_foreign_results_are_untrusted_and_private_where_they_come_from_the_inside(
     grants: Any, trust: str, private: bool
 ) -> None:
-    row = Extension(ext_id="mail", parts=[{"name": "p", "transport": "stdio"}], grants=grants, trust=trust)
+    row = Extension(
+        ext_id="mail",
+        parts=[{"name": "p", "transport": "stdio"}],
+        grants=grants,
+        trust=trust,
+    )
 
     labels = sources.labels_of(Capability(extension=row, capability_id="read"))
 
