@@ -22,6 +22,8 @@ from apps.agents.models import (
     ProfileVersion,
     Step,
     Turn,
+    UsageHour,
+    UsageMark,
 )
 from apps.common.admin import ReadOnlyAdmin, ServiceAdmin, link_to, state_badge
 
@@ -158,3 +160,24 @@ class DeltaAdmin(ReadOnlyAdmin):
     list_filter = ("kind",)
     list_select_related = ("turn",)
     ordering = ("-id",)
+
+
+@admin.register(UsageHour)
+class UsageHourAdmin(ReadOnlyAdmin):
+    list_display = (
+        "hour",
+        "origin",
+        "served_provider",
+        "served_model",
+        "calls",
+        "failures",
+        "cost",
+    )
+    list_filter = ("origin", "served_lane")
+    ordering = ("-id",)
+
+
+@admin.register(UsageMark)
+class UsageMarkAdmin(ReadOnlyAdmin):
+    list_display = ("id", "summed_to")
+    ordering = ("id",)

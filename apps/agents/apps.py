@@ -20,6 +20,7 @@ class AgentsConfig(AppConfig):
             search,
             sessions,
             summary,
+            usage_hours,
         )
         from apps.extensions import ports as extensions
         from apps.runs import ports as runs_ports
@@ -43,3 +44,4 @@ class AgentsConfig(AppConfig):
             services.RUN_KIND, loop.advance, step_seconds=loop.MODEL_STEP_SECONDS
         )
         runs_ports.ticks.register("agents.orphans", services.close_orphans, 5.0)
+        runs_ports.ticks.register("agents.usage_hours", usage_hours.sum_up, 60.0)

@@ -14,7 +14,7 @@ class ReliabilityConfig(AppConfig):
         from apps.channels import services as channels
         from apps.reliability import ports, services
         from apps.reliability.adapters import programs, stage, webhook
-        from apps.reliability.engine import alerts, starter
+        from apps.reliability.engine import alerts, slo_hours, starter
         from apps.runs import ports as runs
 
         runs.handlers.register(starter.KIND, starter.start_scheduled_turn)
@@ -33,6 +33,7 @@ class ReliabilityConfig(AppConfig):
         ports.plug_courier(webhook.Courier())
         runs.handlers.register(services.SYNTHETIC_KIND, services.carry_breach)
         runs.ticks.register("reliability.notices", services.send_due, 5.0)
+        runs.ticks.register("reliability.slo_hours", slo_hours.sum_up, 60.0)
         for each in alerts.DETECTORS:
             runs.ticks.register(
                 f"reliability.alerts.{each.name}",

@@ -88,6 +88,7 @@ COMMON_ROOMS = frozenset(
         "middleware",
         "models",
         "pages",
+        "periods",
         "redaction",
         "schemas",
         "search",

@@ -4,20 +4,20 @@ Units: tokens, micro-USD, milliseconds. Statistics count the origin `real` unles
 another is named.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from operator import itemgetter
 from typing import Any
-
-from django.db.models import Avg, Count, OuterRef, Q, QuerySet, Subquery, Sum
-from django.db.models.functions import TruncDate
+from uuid import UUID
 
 from apps.access.models import Principal
 from apps.access.queries import workspaces_of
-from apps.agents.models import Turn
+from apps.agents.engine import usage_hours
+from apps.agents.models import AgentProfile
 from apps.common import clock
-from apps.providers.models import Lane, UsageRow
+from apps.providers.models import Lane
 
 #: The page and the API show at most so many groups; the file has them all.
 MOST_GROUPS = 500
@@ -38,17 +38,6 @@ COLUMNS = (
     "tokens_out",
     "micros",
     "average_ms",
-)
-
-
-SPLIT = (
-    "day",
-    "served_provider",
-    "served_model",
-    "served_lane",
-    "profile",
-    "lane_change",
-    "lane_reason",
 )
 
 
@@ -84,61 +73,50 @@ class Latency:
     newest_ms: int
 
 
-def groups(
-    *, principal: Principal, days: int, origin: str = "real"
-) -> QuerySet[UsageRow, dict[str, Any]]:
+def groups(*, principal: Principal, days: int, origin: str = "real") -> list[Any]:
     """Group usage by day, provider, model, lane and profile, newest day first.
 
-    Reads: UsageRow of the workspaces that the principal belongs to.
+    Reads: the workspaces that the principal belongs to, from a full hour on.
+    Shape: COLUMNS.
     """
     mine = list(workspaces_of(principal).values_list("id", flat=True))
     since = clock.now() - timedelta(days=days)
-    by_turn = Turn.objects.filter(id=OuterRef("turn_id")).values("profile__slug")[:1]
-    rows = UsageRow.objects.filter(
-        workspace_id__in=mine, created_at__gte=since, origin=origin
-    )
-    named = rows.annotate(day=TruncDate("created_at"), profile=Subquery(by_turn))
-    return (
-        named.values(*SPLIT)
-        .annotate(
-            calls=Count("id"),
-            failures=Count("id", filter=Q(ok=False)),
-            fallbacks=Count("id", filter=Q(fallback_used=True)),
-            lowered=Count("id", filter=Q(degraded=True)),
-            sum_in=Sum("tokens_in"),
-            sum_out=Sum("tokens_out"),
-            cost=Sum("micros"),
-            average_ms=Avg("duration_ms"),
-        )
-        .order_by("-day", *SPLIT[1:])
-    )
+    sums: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for row in usage_hours.by_day(since=since, origin=origin, workspaces=mine):
+        key = (row["day"], *(row[name] for name in usage_hours.COMMON))
+        sums[key].update({name: row[name] for name in usage_hours.SUMS})
+    slugs = dict(AgentProfile.objects.values_list("id", "slug"))
+    told = [_told(key, each, slugs) for key, each in sums.items()]
+    told.sort(key=itemgetter(*COLUMNS[1:7]))
+    return sorted(told, key=itemgetter("day"), reverse=True)
 
 
-def told(row: dict[str, Any]) -> dict[str, Any]:
-    """Name one group's values. Shape: COLUMNS."""
+def _told(
+    key: tuple[Any, ...], sums: Counter[str], slugs: dict[UUID, str]
+) -> dict[str, Any]:
+    day, provider, model, lane, profile, change, reason = key
     return {
-        "day": row["day"],
-        "provider": row["served_provider"],
-        "model": row["served_model"],
-        "lane": row["served_lane"],
-        "lane_change": row["lane_change"],
-        "lane_reason": row["lane_reason"],
-        "profile": row["profile"] or "",
-        "calls": row["calls"],
-        "failures": row["failures"],
-        "fallbacks": row["fallbacks"],
-        "degraded": row["lowered"],
-        "tokens_in": row["sum_in"] or 0,
-        "tokens_out": row["sum_out"] or 0,
-        "micros": row["cost"] or 0,
-        "average_ms": round(row["average_ms"] or 0),
+        "day": day,
+        "provider": provider,
+        "model": model,
+        "lane": lane,
+        "lane_change": change,
+        "lane_reason": reason,
+        "profile": slugs.get(profile, ""),
+        "calls": sums["calls"],
+        "failures": sums["failures"],
+        "fallbacks": sums["fallbacks"],
+        "degraded": sums["lowered"],
+        "tokens_in": sums["sum_in"],
+        "tokens_out": sums["sum_out"],
+        "micros": sums["cost"],
+        "average_ms": round(sums["took"] / sums["calls"]),
     }
 
 
 def table(*, principal: Principal, days: int, origin: str = "real") -> list[Any]:
     """Return the groups that a page shows."""
-    found = groups(principal=principal, days=days, origin=origin)
-    return [told(row) for row in found[:MOST_GROUPS]]
+    return groups(principal=principal, days=days, origin=origin)[:MOST_GROUPS]
 
 
 def lines(
@@ -146,9 +124,8 @@ def lines(
 ) -> Iterator[list[Any]]:
     """Yield the groups as rows of a file, its header first."""
     yield list(COLUMNS)
-    for row in groups(principal=principal, days=days, origin=origin).iterator():
-        shown = told(row)
-        yield [_harmless(shown[name]) for name in COLUMNS]
+    for row in groups(principal=principal, days=days, origin=origin):
+        yield [_harmless(row[name]) for name in COLUMNS]
 
 
 def _harmless(value: Any) -> Any:

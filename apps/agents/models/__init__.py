@@ -23,6 +23,7 @@ from apps.agents.models.core import (
 )
 from apps.agents.models.delegation import HANDOFF, Handoff, HandoffState, Mode
 from apps.agents.models.memory import Memory, MemoryScope, MemoryWord
+from apps.agents.models.sums import UsageHour, UsageMark
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -50,5 +51,7 @@ __all__ = [
     "StepState",
     "Turn",
     "TurnState",
+    "UsageHour",
+    "UsageMark",
     "as_body",
 ]

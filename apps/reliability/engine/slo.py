@@ -9,17 +9,18 @@ Source: docs/decisions on SLOs; Wilson 1927, interval for a proportion.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from math import sqrt
-from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, DateField, F, Func, Q, QuerySet, Sum
+from django.db.models import Count, F, Q, QuerySet, Sum
 
-from apps.agents.models import Handoff, HandoffState
 from apps.audit import queries as audit
 from apps.audit.models import Event
 from apps.common import ids
-from apps.providers.models import Lane, LaneChange, UsageRow
+from apps.common.periods import UtcDay, hour_of, midnight_of
+from apps.reliability.engine import slo_hours
+from apps.reliability.engine.slo_hours import Counted
 from apps.reliability.models import SloMark, SloMinute
 
 #: 97.5th percentile of the normal distribution: a 95 % interval.
@@ -37,6 +38,8 @@ WINDOWS = {
     "6h": timedelta(hours=6),
     "3d": timedelta(days=3),
 }
+#: So far back a window is counted row by row, to the moment.
+LIVE = WINDOWS["6h"]
 #: Long window, short window, burn rate, what it means. Source: SRE Workbook, ch. 5.
 PAIRS = (
     ("1h", "5m", 14.4, "critical"),
@@ -51,6 +54,9 @@ class Tally:
 
     total: int = 0
     bad: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.total + other.total, self.bad + other.bad)
 
     @property
     def share(self) -> float:
@@ -140,70 +146,59 @@ def _burn(
     return Burn(long, short, factor, level, *rates, is_burning=burning)
 
 
-def windows_of(
-    rows: QuerySet[Handoff] | QuerySet[UsageRow], bad: Q, at: str, now: datetime
-) -> dict[str, Tally]:
-    """Count a table once for every window."""
-    wanted = {}
+def windows_of(promise: Counted, now: datetime) -> dict[str, Tally]:
+    """Count rows once for every window; of days what is summed up comes from there.
+
+    A window of days begins with a full hour.
+    """
+    mark, wanted, begins = promise.mark(), {}, {}
     for name, length in WINDOWS.items():
-        inside = Q(**{f"{at}__gte": now - length})
+        is_live = length <= LIVE
+        begins[name] = now - length if is_live else max(mark, hour_of(now - length))
+        inside = Q(created_at__gte=begins[name])
         wanted[f"total_{name}"] = Count("pk", filter=inside)
-        wanted[f"bad_{name}"] = Count("pk", filter=inside & bad)
-    found = rows.filter(**{f"{at}__gte": now - WINDOWS["3d"]}).aggregate(**wanted)
-    return {n: Tally(found[f"total_{n}"], found[f"bad_{n}"]) for n in WINDOWS}
+        wanted[f"bad_{name}"] = Count("pk", filter=inside & promise.bad)
+    rows = promise.rows(now).filter(created_at__gte=min(begins.values()))
+    found = rows.aggregate(**wanted)
+    tallies = {n: Tally(found[f"total_{n}"], found[f"bad_{n}"]) for n in WINDOWS}
+    for name, length in WINDOWS.items():
+        if length > LIVE:
+            tallies[name] += Tally(*promise.kept(hour_of(now - length), mark))
+    return tallies
 
 
-class UtcDay(Func):
-    """The day of a moment, by the store itself: on SQLite Django's own TruncDay
-    calls back into Python for each row."""
+def days_of(promise: Counted, now: datetime) -> dict[datetime, Tally]:
+    mark, since = promise.mark(), _first_day(now)
+    days: dict[datetime, Tally] = _by_day(promise.hours(since, mark))
+    found = (
+        promise.rows(now)
+        .filter(created_at__gte=max(mark, since))
+        .annotate(day=UtcDay("created_at"))
+        .values("day")
+        .annotate(total=Count("pk"), bad=Count("pk", filter=promise.bad))
+    )
+    for row in found:
+        day = _midnight(row["day"])
+        days[day] = days.get(day, Tally()) + Tally(row["total"], row["bad"])
+    return dict(sorted(days.items()))
 
-    function = "date"
-    arity = 1
-    output_field = DateField()
 
-    def as_postgresql(self, compiler: Any, connection: Any) -> Any:
-        template = "(%(expressions)s AT TIME ZONE 'UTC')::date"
-        return self.as_sql(compiler, connection, template=template)
+def _by_day(rows: QuerySet[SloMinute]) -> dict[datetime, Tally]:
+    found = (
+        rows.annotate(day=UtcDay("minute"))
+        .values("day")
+        .annotate(all=Sum("total"), wrong=Sum("bad"))
+        .order_by("day")
+    )
+    return {_midnight(row["day"]): Tally(row["all"], row["wrong"]) for row in found}
+
+
+def _first_day(now: datetime) -> datetime:
+    return midnight_of(now) - timedelta(days=CHART_DAYS - 1)
 
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
-
-
-def days_of(
-    rows: QuerySet[Handoff] | QuerySet[UsageRow], bad: Q, now: datetime
-) -> dict[datetime, Tally]:
-    since = now - timedelta(days=CHART_DAYS)
-    found = (
-        rows.filter(created_at__gte=since)
-        .annotate(day=UtcDay("created_at"))
-        .values("day")
-        .annotate(total=Count("pk"), bad=Count("pk", filter=bad))
-        .order_by("day")
-    )
-    return {_midnight(row["day"]): Tally(row["total"], row["bad"]) for row in found}
-
-
-def _handoffs(now: datetime) -> QuerySet[Handoff]:
-    """What was handed over and is over, or late. Refused ones never began."""
-    over = ~Q(state=HandoffState.OPEN) | Q(deadline_at__lt=now)
-    return Handoff.objects.filter(over, origin="real", child__isnull=False)
-
-
-HANDOFF_BAD = ~Q(state=HandoffState.SUCCEEDED)
-
-
-def _usage() -> QuerySet[UsageRow]:
-    return UsageRow.objects.filter(origin="real", ok=True)
-
-
-def _above() -> Q:
-    """Served above the lane that was asked, by no pin and no plan."""
-    higher = Q()
-    for asked in Lane:
-        above = [lane for lane in Lane if lane.rank > asked.rank]
-        higher |= Q(requested_lane=asked, served_lane__in=above)
-    return higher & ~Q(lane_change__in=[LaneChange.OPERATOR_PIN, LaneChange.PLANNED])
 
 
 def judge_sink(now: datetime) -> int:
@@ -250,15 +245,7 @@ def _sink_tallies(now: datetime) -> dict[str, Tally]:
 
 
 def _sink_days(now: datetime) -> dict[datetime, Tally]:
-    since = now - timedelta(days=CHART_DAYS)
-    found = (
-        SloMinute.objects.filter(slo="sink", minute__gte=since)
-        .annotate(day=UtcDay("minute"))
-        .values("day")
-        .annotate(all=Sum("total"), wrong=Sum("bad"))
-        .order_by("day")
-    )
-    return {_midnight(row["day"]): Tally(row["all"], row["wrong"]) for row in found}
+    return _by_day(SloMinute.objects.filter(slo="sink", minute__gte=_first_day(now)))
 
 
 SLOS = (
@@ -268,8 +255,8 @@ SLOS = (
         "The parent got a valid result of its child before the deadline: 95 %",
         "HANDOFF_FAILURE_RATE_HIGH",
         0.05,
-        lambda now: windows_of(_handoffs(now), HANDOFF_BAD, "created_at", now),
-        lambda now: days_of(_handoffs(now), HANDOFF_BAD, now),
+        partial(windows_of, slo_hours.HANDOFFS),
+        partial(days_of, slo_hours.HANDOFFS),
     ),
     Slo(
         "escalation",
@@ -277,8 +264,8 @@ SLOS = (
         "Served above the lane of the profile, by no pin and no plan: under 2 %",
         "LANE_ESCALATION_UNEXPECTED",
         0.02,
-        lambda now: windows_of(_usage(), _above(), "created_at", now),
-        lambda now: days_of(_usage(), _above(), now),
+        partial(windows_of, slo_hours.ESCALATIONS),
+        partial(days_of, slo_hours.ESCALATIONS),
     ),
     Slo(
         "sink",

@@ -219,7 +219,7 @@ class Webhook(Row):
 
 
 class SloMinute(models.Model):
-    """What was judged of an SLO whose events carry no verdict themselves."""
+    """What was judged of an SLO in a minute; of an hour, where that is enough."""
 
     slo = models.CharField(max_length=24)
     minute = models.DateTimeField()

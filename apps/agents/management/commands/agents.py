@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.access import services as access
 from apps.access.queries import default_workspace
 from apps.agents import queries, services
-from apps.agents.engine import recursion
+from apps.agents.engine import recursion, usage_hours
 from apps.agents.models import AgentProfile, PinScope, as_body
 from apps.common.errors import PolarError
 from apps.providers import queries as providers
@@ -46,6 +46,7 @@ class Command(BaseCommand):
             each.add_argument("scope", choices=PIN_SCOPES)
             each.add_argument("--id", default="", help="session, user or workspace")
         pin.add_argument("slug")
+        verbs.add_parser("resum", help="Sum usage up again from its rows.")
         for each in verbs.choices.values():
             each.add_argument("--json", action="store_true", help="for programs")
 
@@ -73,6 +74,11 @@ class Command(BaseCommand):
             cut = f", {row['cut']} cut" if row["cut"] else ""
             lines.append(f"@{row['source']} → @{row['target']}: {row['handoffs']}{cut}")
         return lines, told
+
+    def _resum(self, options: dict[str, Any]) -> Any:
+        wrong = usage_hours.rebuild()
+        told = f"summed up again; {wrong} hours had other sums than their rows"
+        return [told], {"hours_mended": wrong}
 
     def _list(self, options: dict[str, Any]) -> Any:
         rows = list(queries.profiles(visible_to=access.system_principal())[:500])

@@ -1,0 +1,186 @@
+"""Usage summed up by the hour, once, so that a window costs its hours and no more.
+
+Hides: which part of a window comes from the sums and which from the rows.
+Invariants: an hour counts either by its sums or by its rows, as UsageMark says, never
+by both; the mark moves by one conditional UPDATE in the transaction that writes the
+sums, so of two clocks one sums, and a crash leaves the hour to its rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import (
+    Count,
+    F,
+    Min,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+    UUIDField,
+)
+
+from apps.agents.models import Turn, UsageHour, UsageMark
+from apps.common import clock
+from apps.common.periods import LONG_AGO, UtcDay, UtcHour, hour_of
+from apps.providers.models import Origin, UsageRow
+
+#: An hour is summed up so long after its end: who writes late has written by then.
+SETTLES = timedelta(hours=1)
+#: One transaction sums up so much.
+CHUNK = timedelta(days=1)
+#: One call sums up so many chunks; the next goes on.
+MOST_CHUNKS = 40
+#: Hours so young are looked at again: a clock that was set back writes into them.
+LOOKED_AT_AGAIN = timedelta(days=2)
+#: What the calls of a group have in common, beside their hour or day.
+COMMON = (
+    "served_provider",
+    "served_model",
+    "served_lane",
+    "profile_id",
+    "lane_change",
+    "lane_reason",
+)
+SUMS = (
+    "calls",
+    "failures",
+    "fallbacks",
+    "lowered",
+    "sum_in",
+    "sum_out",
+    "cost",
+    "took",
+)
+
+
+def by_day(
+    *, since: datetime, origin: str, workspaces: Sequence[UUID]
+) -> Iterator[dict[str, Any]]:
+    """Yield the groups of each day since the hour of a moment.
+
+    A group comes twice where a day is summed in part: its hours, then its rows.
+    """
+    mark, since = _mark(), hour_of(since)
+    mine = Q(origin=origin, workspace_id__in=workspaces)
+    # The mark is read first and only moves on: an hour before it has its sums by now.
+    hours = UsageHour.objects.filter(mine, hour__gte=since, hour__lt=mark)
+    for row in (
+        hours.annotate(day=UtcDay("hour"))
+        .values("day", *COMMON)
+        .annotate(**{f"all_{name}": Sum(name) for name in SUMS})
+        .order_by()
+    ):
+        yield {**row, **{name: row[f"all_{name}"] for name in SUMS}}
+    rows = UsageRow.objects.filter(mine, created_at__gte=max(since, mark))
+    yield from _grouped(rows.annotate(day=UtcDay("created_at")), "day")
+
+
+def sum_up() -> int:
+    """Sum up the hours that are over; return how many were summed, in days or parts.
+
+    Writes: UsageHour and UsageMark.   Again: begins where the last one ended.
+    """
+    mark, until = UsageMark.load(), hour_of(clock.now() - SETTLES)
+    since = mark.summed_to or _first(until)
+    done = 0
+    while since < until and done < MOST_CHUNKS:
+        upto = min(since + CHUNK, until)
+        if not _close(since, upto, mark.summed_to):
+            return done
+        mark.summed_to = since = upto
+        done += 1
+    if done:
+        mend()
+    return done
+
+
+def mend() -> int:
+    """Sum the youngest hours again whose rows are not as many as were summed."""
+    until = _mark()
+    since = max(until - LOOKED_AT_AGAIN, LONG_AGO)
+    wrong = differing(since, until)
+    for hour in wrong:
+        _again(hour, hour + timedelta(hours=1))
+    return len(wrong)
+
+
+def rebuild() -> int:
+    """Sum every summed hour again from its rows; return how many hours differed."""
+    until = _mark()
+    since = _first(until)
+    wrong = differing(LONG_AGO, until)
+    while since < until:
+        upto = min(since + CHUNK, until)
+        _again(since, upto)
+        since = upto
+    return len(wrong)
+
+
+def differing(since: datetime, until: datetime) -> list[datetime]:
+    """Return the hours whose sums are not those of their rows."""
+    span = Q(created_at__gte=since, created_at__lt=until, origin__in=Origin.values)
+    rows = UsageRow.objects.filter(span).annotate(hour=UtcHour("created_at"))
+    counted = rows.values_list("hour").annotate(Count("id"), Sum("micros"))
+    sums = UsageHour.objects.filter(hour__gte=since, hour__lt=until)
+    summed = sums.values_list("hour").annotate(Sum("calls"), Sum("cost"))
+    return sorted({hour for hour, *_ in set(counted) ^ set(summed)})
+
+
+def _grouped(rows: QuerySet[UsageRow], *by: str) -> QuerySet[UsageRow, dict[str, Any]]:
+    profile = Turn.objects.filter(id=OuterRef("turn_id")).values("profile_id")[:1]
+    return (
+        rows.annotate(profile_id=Subquery(profile, output_field=UUIDField()))
+        .values(*by, *COMMON)
+        .annotate(
+            calls=Count("id"),
+            failures=Count("id", filter=Q(ok=False)),
+            fallbacks=Count("id", filter=Q(fallback_used=True)),
+            lowered=Count("id", filter=Q(degraded=True)),
+            sum_in=Sum("tokens_in"),
+            sum_out=Sum("tokens_out"),
+            cost=Sum("micros"),
+            took=Sum("duration_ms"),
+        )
+        .order_by()
+    )
+
+
+def _mark() -> datetime:
+    """Return where the sums end; without any, before every row."""
+    found = UsageMark.objects.filter(id=1).values_list("summed_to", flat=True).first()
+    return found or LONG_AGO
+
+
+def _first(until: datetime) -> datetime:
+    oldest = UsageRow.objects.aggregate(at=Min("created_at"))["at"]
+    return min(hour_of(oldest), until) if oldest else until
+
+
+def _close(since: datetime, upto: datetime, held: datetime | None) -> bool:
+    with transaction.atomic():
+        mine = UsageMark.objects.filter(id=1, summed_to=held)
+        if not mine.update(summed_to=upto):
+            return False
+        _write(since, upto)
+    return True
+
+
+def _again(since: datetime, upto: datetime) -> None:
+    with transaction.atomic():
+        # takes the row, so that two who sum the same hours do it one after the other
+        UsageMark.objects.filter(id=1).update(summed_to=F("summed_to"))
+        UsageHour.objects.filter(hour__gte=since, hour__lt=upto).delete()
+        _write(since, upto)
+
+
+def _write(since: datetime, upto: datetime) -> None:
+    rows = UsageRow.objects.filter(
+        origin__in=Origin.values, created_at__gte=since, created_at__lt=upto
+    ).annotate(hour=UtcHour("created_at"))
+    found = _grouped(rows, "hour", "origin", "workspace_id")
+    UsageHour.objects.bulk_create([UsageHour(**row) for row in found], batch_size=500)
