@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from apps.audit import queries, services
 from apps.audit.engine import (
@@ -25,6 +25,7 @@ from apps.audit.errors import (
     NoWitness,
     OutsideTransaction,
     SealedNotFound,
+    StoreInDoubt,
     StoreRolledBack,
 )
 from apps.audit.models import Checkpoint, Event, Head, Payload, SinkCursor
@@ -393,6 +394,28 @@ def test_verify_when_an_event_is_numbered_beyond_the_head_then_named(
     verdict = services.verify()
 
     assert (verdict.ok, verdict.first_bad) == (False, 12)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's words")
+def test_check_when_the_file_cannot_be_read_then_an_alarm_that_ends_by_itself(
+    record: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(9)
+    services.seal()
+
+    def broken(head: Head, known: memory.Known) -> None:
+        raise OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(anchoring.memory, "check", broken)
+        alarm = services.check_store()
+    assert alarm is not None
+    assert alarm.problem == "The store cannot be read: disk I/O error"
+    with pytest.raises(StoreInDoubt):
+        services.check_claim()
+
+    assert services.check_store() is None
+    services.check_claim()
 
 
 # --- a store that went back ----------------------------------------------------

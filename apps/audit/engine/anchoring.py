@@ -47,7 +47,14 @@ logger = logging.getLogger(__name__)
 TAIL_EVENTS = 2048
 SLICE_EVENTS = 16 * 1024
 #: What SQLite says of a file that is no longer a whole database of ours.
-_RUINED = ("malformed", "not a database", "no such table", "disk image")
+#: An I/O error that passes ends its alarm: the store then verifies whole.
+_RUINED = (
+    "malformed",
+    "not a database",
+    "no such table",
+    "disk image",
+    "disk I/O error",
+)
 _walked = 0
 
 
