@@ -36,6 +36,8 @@ OPERATIONS = {
     ),
     "channels:send": "orchestrate",
     "channels:start": "orchestrate",
+    "extensions:connect": "connectExtension",
+    "extensions:disconnect": "disconnectExtension",
     "extensions:install_do": "installPlugin installSkill syncMcpServer",
     "extensions:lifecycle": "applyExtensionLifecycle",
     "extensions:review": "reviewExtension",

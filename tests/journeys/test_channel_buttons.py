@@ -146,8 +146,9 @@ class Team:
     # --- what became of it
 
     def answered(self) -> int:
-        sql = "SELECT count(*) FROM agents_turn WHERE state = 'answered'"
-        return int(self.polar.rows(sql)[0][0])
+        """How many messages have their answer queued."""
+        rows = "channels_inboxmessage WHERE is_answered AND turn_id IS NOT NULL"
+        return int(self.polar.rows(f"SELECT count(*) FROM {rows}")[0][0])
 
     def question(self, kind: str) -> tuple[str, str]:
         """The message and the approval of a question that was asked."""
