@@ -54,7 +54,7 @@ def check_ends(built: Storm) -> None:
         " WHERE state <> 'succeeded'"
         " AND state <> 'waiting_operator' AND reason <> 'poison'"
     )
-    assert unexplained == []
+    assert unexplained == [], unexplained
     assert set(built.polar.states()) <= ENDED, built.polar.states()
 
 
