@@ -95,7 +95,8 @@ class Cluster:
         return into
 
     def load(self, dump: Path) -> None:
-        self._client("pg_restore", "--clean", "--if-exists", "-d", "polar", str(dump))
+        how = ("--clean", "--if-exists", "--single-transaction", "-d", "polar")
+        self._client("pg_restore", *how, str(dump))
 
     def sql(self, *statements: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as db:
