@@ -28,8 +28,11 @@
       return;
     }
     focusAfter = card.dataset.id;
+    /* A look at the board that is under way would swap the region away and take a
+       move that waits behind it along: the move goes first and in its own name. */
+    window.htmx.trigger(region(), "htmx:abort");
     window.htmx.ajax("POST", card.dataset.move, {
-      source: region(),
+      source: mover,
       target: "#" + REGION,
       swap: "outerHTML",
       values: { status: status, expected_version: card.dataset.version }
@@ -55,9 +58,9 @@
     });
   });
   document.addEventListener("htmx:beforeRequest", function (event) {
-    /* A card in the hand is not swapped away. */
-    var poll = event.detail.requestConfig && event.detail.requestConfig.verb === "get";
-    if (dragged && poll && event.detail.elt.id === REGION) { event.preventDefault(); }
+    /* A card in the hand, or on its way, is not swapped away. */
+    var held = dragged || focusAfter !== null;
+    if (held && event.detail.elt.id === REGION) { event.preventDefault(); }
   });
   document.addEventListener("htmx:afterSettle", function () {
     showMovers();

@@ -101,6 +101,21 @@ def test_two_operators_move_one_card_and_one_is_told_why_not(sit: Any, task: Tas
     assert (task.status, task.version) == ("blocked", 2)
 
 
+def test_move_is_not_lost_behind_a_slow_look_at_the_board(sit: Any, task: Task):
+    page = sit("alice", WIDE)
+    waiting: list[Any] = []
+    page.route("**/live/**", lambda route: waiting.append(route))
+    with page.expect_request("**/live/**"):
+        pass
+
+    page.drag_and_drop(f"#card-{task.id}", '[data-status="blocked"]')
+    page.wait_for_selector(f'[data-status="blocked"] #card-{task.id}')
+
+    assert len(waiting) == 1
+    task.refresh_from_db()
+    assert (task.status, task.version) == ("blocked", 2)
+
+
 def test_keyboard_moves_a_card_and_says_so(sit: Any, task: Task):
     page = sit("alice", WIDE)
 
