@@ -130,7 +130,7 @@ def all_stand_between(
     values need (no edge can have fewer, so their sum tells that none has more).
     False only means: look again with `repeats`.
     """
-    edges = "".join(heads) + "".join(tails)
+    edges = "".join([*heads, *tails])
     lengths = map(add, map(len, heads), map(len, tails))
     return (
         all(map(str.startswith, texts, heads))

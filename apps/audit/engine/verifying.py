@@ -6,7 +6,7 @@ the tiles and its journal line; each checkpoint as its size is passed; the head 
 the witness; then events not yet sealed, runs with gaps, payloads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
@@ -18,7 +18,10 @@ from apps.audit.engine import body, comparing, merkle
 from apps.audit.engine.comparing import Broken
 from apps.audit.models import Event, Head, Tile
 
+#: Events asked for together, and those compared together: so few stay in the
+#: processor's nearest memory, where comparing takes half the time.
 BLOCK = 16 * 256
+HANDFUL = 2 * 256
 Progress = Callable[[int, int], None]
 
 
@@ -69,14 +72,17 @@ def _check_tree(
 ) -> None:
     frontier = merkle.Frontier()
     while frontier.size < head.size:
-        start = frontier.size
-        rows = _block(start, min(start + BLOCK, head.size))
-        leaves = _check_rows(rows, start)
-        _check_tiles(leaves, start)
-        journal.check(rows, start)
-        if start + len(rows) < min(start + BLOCK, head.size):
-            raise Broken(start + len(rows), "the event is missing")
-        checkpoints.follow(frontier, leaves)
+        end = min(frontier.size + BLOCK, head.size)
+        stored = _tiles(frontier.size, end)
+        for rows in _block(frontier.size, end):
+            start = frontier.size
+            leaves = _check_rows(rows, start)
+            place = start % BLOCK * 32
+            _check_tiles(leaves, stored[place : place + HANDFUL * 32], start)
+            journal.check(rows, start)
+            checkpoints.follow(frontier, leaves)
+        if frontier.size < end:
+            raise Broken(frontier.size, "the event is missing")
         if progress is not None:
             progress(frontier.size, head.size)
     if head.size and frontier.root().hex() != head.root:
@@ -106,10 +112,11 @@ def check_slice(low: int, high: int) -> list[bytes]:
     Safe beside sealing: leaves are only ever added. Shape: `low` begins a tile.
     Raises: Broken.
     """
-    rows = _block(low, high)
-    leaves = _check_rows(rows, low)
-    if len(rows) < high - low:
-        raise Broken(low + len(rows), "the event is missing")
+    leaves: list[bytes] = []
+    for rows in _block(low, high):
+        leaves += _check_rows(rows, low + len(leaves))
+    if len(leaves) < high - low:
+        raise Broken(low + len(leaves), "the event is missing")
     for index in range(low // 256, -(-high // 256)):
         tile = Tile.objects.filter(level=0, index=index).first()
         stored = b"" if tile is None else bytes(tile.hashes)
@@ -134,9 +141,7 @@ def _check_parent(index: int, leaves: list[bytes]) -> None:
 
 
 def _check_rows(rows: list[tuple[Any, ...]], start: int) -> list[bytes]:
-    """Check a block at once; only one that looks wrong is gone through row by row."""
-    if not rows:
-        return []
+    """Check a handful at once; one that looks wrong is gone through row by row."""
     gseqs, texts, digests, heads, tails, nulls, _ = zip(*rows, strict=True)
     raw = map(str.encode, texts, repeat("utf-8"), repeat("surrogatepass"))
     leaves = [sha256(b"\x00" + each).digest() for each in raw]
@@ -173,16 +178,16 @@ def _check_closely(gseq: int) -> None:
         raise Broken(gseq, "a column is not what the body says")
 
 
-def _check_tiles(leaves: list[bytes], start: int) -> None:
-    first = start // 256
-    stored = b"".join(
-        bytes(text)
-        for text in Tile.objects.filter(
-            level=0, index__gte=first, index__lt=first + BLOCK // 256
-        )
-        .order_by("index")
-        .values_list("hashes", flat=True)
+def _tiles(low: int, high: int) -> bytes:
+    """Read the leaves that were sealed. Shape: `low` begins a tile."""
+    tiles = Tile.objects.filter(
+        level=0, index__gte=low // 256, index__lt=-(-high // 256)
     )
+    hashes = tiles.order_by("index").values_list("hashes", flat=True)
+    return b"".join(map(bytes, hashes))
+
+
+def _check_tiles(leaves: list[bytes], stored: bytes, start: int) -> None:
     if stored == b"".join(leaves):
         return
     for at, leaf in enumerate(leaves):
@@ -216,8 +221,11 @@ def _check_unsealed() -> int:
     return count
 
 
-def _block(low: int, high: int) -> list[tuple[Any, ...]]:
-    """Shape: gseq, body, digest, edges of the body and nulls in them, journal line."""
+def _block(low: int, high: int) -> Iterator[list[tuple[Any, ...]]]:
+    """Read a block, a handful of rows at a time.
+
+    Shape: gseq, body, digest, edges of the body and nulls in them, journal line.
+    """
     edges, line = body.edges_sql(connection.vendor), body.line_sql(connection.vendor)
     statement = (
         f"SELECT gseq, body, digest, {edges}, {line} FROM audit_event"  # noqa: S608
@@ -226,5 +234,5 @@ def _block(low: int, high: int) -> list[tuple[Any, ...]]:
         cursor.execute(
             f"{statement} WHERE gseq >= %s AND gseq < %s ORDER BY gseq", [low, high]
         )
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
+        while rows := cursor.fetchmany(HANDFUL):
+            yield rows
