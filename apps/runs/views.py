@@ -26,7 +26,6 @@ from apps.runs import policies, queries, services
 from apps.runs.forms import ScheduleForm, form_of
 from apps.runs.models import (
     CANCELLABLE,
-    SETTLED,
     WAITING,
     Reason,
     Run,
@@ -111,7 +110,7 @@ def detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def panel(request: HttpRequest) -> HttpResponse:
     principal = principal_of(request)
     counts = queries.count_by_state(principal=principal)
-    open_runs = Run.objects.visible_to(principal).exclude(state__in=SETTLED)
+    open_runs = Run.objects.visible_to(principal).unsettled()
     context = {
         "in_flight": sum(counts.get(state, 0) for state in GROUPS["in-flight"]),
         "waiting": sum(counts.get(state, 0) for state in WAITING),

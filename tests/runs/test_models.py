@@ -3,7 +3,8 @@
 import itertools
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
+from django.db.models import Q
 
 from apps.access import services as access
 from apps.access.models import User
@@ -12,6 +13,8 @@ from apps.common.errors import InvalidTransition
 from apps.runs.models import (
     LIFECYCLE,
     SCHEDULE_LIFECYCLE,
+    SETTLED,
+    UNSETTLED,
     WAITING,
     Run,
     ScheduleState,
@@ -102,3 +105,13 @@ def test_runs_when_outsider_looks_then_none_are_visible(
 
     principal = access.principal_for_user(user=charlie)
     assert not Run.objects.visible_to(principal).exists()
+
+
+def test_what_is_not_over_is_found_by_its_own_index(db):
+    plan = Run.objects.unsettled().filter(serial_key="schedule:1").explain()
+
+    if connection.vendor == "sqlite":
+        assert "run_unsettled" in plan
+    index = next(each for each in Run._meta.indexes if each.name == "run_unsettled")
+    assert index.condition == Q(state__in=UNSETTLED)
+    assert {*UNSETTLED, *SETTLED} == set(State)

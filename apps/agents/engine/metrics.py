@@ -17,7 +17,7 @@ from apps.agents.models import Handoff, Turn
 from apps.common import clock
 from apps.gateway.models import Budget
 from apps.providers.models import Attempt, Breaker, BreakerState, Outcome, UsageRow
-from apps.runs.models import SETTLED, Run
+from apps.runs.models import Run
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: Of one number so many groups are shown at most.
@@ -115,7 +115,7 @@ def _work(today: datetime) -> Iterator[Family]:
 
 
 def _standing() -> Iterator[Family]:
-    runs = Run.objects.exclude(state__in=SETTLED)
+    runs = Run.objects.unsettled()
     yield Family("polar_runs", "gauge", "Runs now, by state.", _counted(runs, "state"))
     open_ = Breaker.objects.exclude(state=BreakerState.CLOSED).select_related(
         "route__model__provider"

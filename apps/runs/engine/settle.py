@@ -18,7 +18,7 @@ from apps.common import clock, failpoints, statements
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Fenced
 from apps.runs.engine.claim import Claimed
-from apps.runs.models import LIFECYCLE, WAITING, Reason, Run, State
+from apps.runs.models import LIFECYCLE, SETTLED, WAITING, Reason, Run, State
 from apps.runs.ports import Again, Finish, Park, doorbell
 
 BACK_OFF_BASE_SECONDS = 1.0
@@ -202,7 +202,9 @@ def release_parent(run: Run) -> None:
 
 
 def _queue_parent_without_children(parent_id: Any) -> None:
-    open_children = Run.objects.filter(parent_id=OuterRef("id")).unsettled()
+    # By the parent's index, which finds few: not by the index of what is not over.
+    children = Run.objects.filter(parent_id=OuterRef("id"))
+    open_children = children.exclude(state__in=SETTLED)
     parent = Run.objects.filter(id=parent_id, state=State.WAITING_CHILD)
     changed = parent.filter(~Exists(open_children)).update(
         state=State.QUEUED,

@@ -22,6 +22,9 @@ from apps.runs.models.run import (
     SETTLED as SETTLED,
 )
 from apps.runs.models.run import (
+    UNSETTLED as UNSETTLED,
+)
+from apps.runs.models.run import (
     WAITING as WAITING,
 )
 from apps.runs.models.run import (

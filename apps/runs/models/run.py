@@ -88,6 +88,8 @@ LIFECYCLE = Transitions(
 )
 #: A parent no longer waits for a child in one of these.
 SETTLED = (*sorted(LIFECYCLE.terminal), State.DEAD_LETTER)
+#: Every other state, in the order of the index that holds these runs alone.
+UNSETTLED = tuple(state for state in State if state not in SETTLED)
 #: From here a run may be cancelled.
 CANCELLABLE = tuple(LIFECYCLE.sources(State.CANCELLED))
 
@@ -139,7 +141,7 @@ class RunQuerySet(WorkspaceQuerySet):
         return self.filter(state__in=WAITING)
 
     def unsettled(self) -> Self:
-        return self.exclude(state__in=SETTLED)
+        return self.filter(state__among=UNSETTLED)
 
     def dead_letters(self) -> Self:
         return self.filter(state=State.DEAD_LETTER)
@@ -219,6 +221,10 @@ class Run(Row):
             # sweep: waiting runs whose time has come
             models.Index(
                 F("wake_at"), condition=Q(wake_at__isnull=False), name="run_wake"
+            ),
+            # desk, schedules: what is not over, however much is
+            models.Index(
+                F("id"), condition=Q(state__in=UNSETTLED), name="run_unsettled"
             ),
             # desk: newest of a state; who waits; one trace
             models.Index(fields=["state", "-created_at"], name="run_state_newest"),
