@@ -61,7 +61,7 @@ urlpatterns = [
     ),
     path("continuity/", views.continuity, name="continuity"),
     path("continuity/boxes/", views.continuity_boxes, name="continuity_boxes"),
-    path("continuity/doctor/", views.doctor, name="doctor"),
+    path("continuity/doctor/<slug:area>/", views.doctor, name="doctor"),
     path("continuity/breach/", views.make_breach, name="make_breach"),
     path("annunciator/", views.annunciator, name="annunciator"),
     path("settings/", views.config, name="config"),

@@ -36,7 +36,10 @@ NAMED: dict[str, tuple[str, str]] = {
     "user_id": ("access.User", "id"),
 }
 #: A name in an address that is not of a row.
-GIVEN = {"manual/<slug:slug>/": "manual/provider-failover/"}
+GIVEN = {
+    "manual/<slug:slug>/": "manual/provider-failover/",
+    "continuity/doctor/<slug:area>/": "continuity/doctor/key/",
+}
 #: Not pages: machines' doors, streams that stay open, ways out, and the admin and
 #: the API, which are walked by their own lists.
 NOT_PAGES = re.compile(r"^(hooks|api|admin|static)/|/(stream|evidence)/$|^log(in|out)/")

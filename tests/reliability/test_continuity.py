@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from apps.access import services as access
@@ -17,7 +19,7 @@ from apps.access.models import Role
 from apps.audit import services as audit
 from apps.common import clock
 from apps.reliability import services
-from apps.reliability.engine.doctor import continuity
+from apps.reliability.engine.doctor import continuity, examining
 from apps.reliability.engine.doctor.check import Result
 from apps.reliability.models import Alert, AlertCode, DrillRun, Notice, Recovery
 from apps.runs.models import ClockLease, Schedule
@@ -271,18 +273,39 @@ def test_page_shows_boxes_and_the_doctors_round(client: Any, workspace: Any) -> 
 
     page = client.get(reverse("reliability:continuity"))
     boxes = client.get(reverse("reliability:continuity_boxes")).content.decode()
-    doctor = client.get(reverse("reliability:doctor")).content.decode()
 
     assert page.status_code == 200
+    assert b"unknown yet" in page.content
     assert boxes.count("not proved") == 5
-    assert "host-bind" in doctor
-    assert "log-whole" not in doctor
+    told = ""
+    for area in examining.AREAS:
+        address = reverse("reliability:doctor", args=[area])
+        assert address in page.content.decode()
+        told += client.get(address).content.decode()
+    assert "host-bind" in told
+    assert "log-whole" not in told  # it reads the whole store
+
+
+def test_each_part_of_the_round_asks_few_statements(
+    client: Any, workspace: Any
+) -> None:
+    client.force_login(people.person("vera", Role.VIEWER, workspace))
+    for area in examining.AREAS:
+        with CaptureQueriesContext(connection) as asked:
+            client.get(reverse("reliability:doctor", args=[area]))
+        assert len(asked) <= 30, area
+
+
+def test_round_has_no_other_part(client: Any, workspace: Any) -> None:
+    client.force_login(people.person("vera", Role.VIEWER, workspace))
+    assert client.get(reverse("reliability:doctor", args=["moon"])).status_code == 404
 
 
 def test_page_is_closed_to_outsiders(client: Any, charlie: Any) -> None:
     client.force_login(charlie)
-    for name in ("continuity", "continuity_boxes", "doctor"):
+    for name in ("continuity", "continuity_boxes"):
         assert client.get(reverse(f"reliability:{name}")).status_code == 403
+    assert client.get(reverse("reliability:doctor", args=["host"])).status_code == 403
 
 
 def test_breach_is_sent_from_the_page_by_operators_alone(

@@ -117,26 +117,35 @@ def check_slice(low: int, high: int) -> list[bytes]:
         leaves += _check_rows(rows, low + len(leaves))
     if len(leaves) < high - low:
         raise Broken(low + len(leaves), "the event is missing")
-    for index in range(low // 256, -(-high // 256)):
-        tile = Tile.objects.filter(level=0, index=index).first()
-        stored = b"" if tile is None else bytes(tile.hashes)
+    indexes = range(low // 256, -(-high // 256))
+    tiles = _tiles(0, indexes)
+    above = _tiles(1, range(low // 65536, -(-high // 65536)))  # read after its leaves
+    for index in indexes:
+        stored = tiles.get(index, b"")
         part = leaves[index * 256 - low : (index + 1) * 256 - low]
         for place, leaf in enumerate(part):
             if stored[place * 32 : place * 32 + 32] != leaf:
                 at = index * 256 + place
                 raise Broken(at, "the event is not the leaf that was sealed")
         if len(part) == 256:
-            _check_parent(index, part)
+            _check_parent(index, part, above.get(index // 256, b""))
     return leaves
 
 
-def _check_parent(index: int, leaves: list[bytes]) -> None:
+def _tiles(level: int, indexes: range) -> dict[int, bytes]:
+    rows = Tile.objects.filter(
+        level=level, index__gte=indexes.start, index__lt=indexes.stop
+    )
+    found = rows.order_by("index").values_list("index", "hashes")
+    return {index: bytes(hashes) for index, hashes in found}
+
+
+def _check_parent(index: int, leaves: list[bytes], above: bytes) -> None:
     """Compare a full tile with its place in the tile above."""
-    above = Tile.objects.filter(level=1, index=index // 256).first()
     place = index % 256 * 32
     frontier = merkle.Frontier()
     frontier.append(leaves)
-    if above is None or bytes(above.hashes)[place : place + 32] != frontier.root():
+    if above[place : place + 32] != frontier.root():
         raise Broken(index * 256, "the leaves are not those the tree was grown from")
 
 

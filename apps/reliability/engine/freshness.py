@@ -31,9 +31,11 @@ def shelf_of_drills() -> list[Shelved]:
     for drill in shelf.every():
         rows = DrillRun.objects.filter(slug=drill.slug).order_by("-id")
         passed = rows.filter(state=DrillState.PASSED).first()
-        stale = _stale(drill, rows.exclude(state__in=OPEN).first(), passed)
+        newest = ended = rows.first()
+        if newest and newest.state in OPEN:
+            ended = rows.exclude(state__in=OPEN).first()
         at = passed.finished_at if passed else None
-        found.append(Shelved(drill, rows.first(), at, stale))
+        found.append(Shelved(drill, newest, at, _stale(drill, ended, passed)))
     return found
 
 

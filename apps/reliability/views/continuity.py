@@ -1,7 +1,5 @@
 """The continuity checklist and the doctor's round."""
 
-from itertools import groupby
-
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -23,7 +21,8 @@ from apps.reliability.views.asking import principal_of
 def continuity(request: HttpRequest) -> HttpResponse:
     """Show the page; what takes a moment loads by itself."""
     _check(request)
-    return render(request, "reliability/continuity.html")
+    areas = [(area, title) for area, (title, _) in examining.AREAS.items()]
+    return render(request, "reliability/continuity.html", {"areas": areas})
 
 
 @require_GET
@@ -36,23 +35,20 @@ def continuity_boxes(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-def doctor(request: HttpRequest) -> HttpResponse:
-    """Look at everything, but for what reads the whole store."""
+def doctor(request: HttpRequest, area: str) -> HttpResponse:
+    """Look at one area, but for what reads the whole store."""
     _check(request)
-    results = examining.examine(slow=False)
+    results = examining.examine_area(area)
     attention = [each for each in results if each.mend]
     well = [each for each in results if not each.mend]
-    areas = [
-        (examining.title_of(area), list(found))
-        for area, found in groupby(well, key=lambda each: each.check.area)
-    ]
     states = [each.state for each in results]
     counts = [(state, states.count(state)) for state in STATES if state in states]
     attention.sort(key=lambda each: STATES.index(each.state))
     context = {
+        "area": area,
+        "title": examining.title_of(area),
         "attention": attention,
-        "areas": areas,
-        "well": len(well),
+        "well": well,
         "counts": counts,
     }
     return render(request, "reliability/_doctor.html", context)

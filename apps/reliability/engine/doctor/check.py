@@ -3,8 +3,11 @@
 A check looks and changes nothing. What cannot be looked at is unknown, never fine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from django.db import DatabaseError
 
@@ -72,6 +75,32 @@ class Result:
     def mend(self) -> str:
         """How to mend it; "" while there is nothing to mend."""
         return "" if self.state in (OK, UNUSED) else self.check.mend
+
+
+T = TypeVar("T")
+#: What the checks of one round have read already.
+_READ: ContextVar[dict[Any, Any] | None] = ContextVar("read", default=None)
+
+
+@contextmanager
+def one_round() -> Iterator[None]:
+    """Let the checks in here share what they read `once`."""
+    token = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def once(read: Callable[[], T]) -> T:
+    """Read this once a round; outside of one, now."""
+    known = _READ.get()
+    if known is None:
+        return read()
+    if read not in known:
+        known[read] = read()
+    found: T = known[read]
+    return found
 
 
 #: Every check by its name, in the order in which the modules name them.

@@ -16,6 +16,7 @@ from apps.reliability.engine.doctor.check import (
     check,
     fail,
     ok,
+    once,
     unknown,
     unused,
     warn,
@@ -102,7 +103,7 @@ def vault_ring() -> Found:
     "lost-vault-key.md",
 )
 def vault_open() -> Found:
-    found = vault.status()
+    found = once(vault.status)
     if found.state == "open":
         return ok(f"{found.secrets} secrets")
     return fail(f"{found.reason}: {found.detail}")
@@ -114,7 +115,7 @@ def vault_open() -> Found:
     mend="Store the named ones again: page Vault, or ./polar vault recover",
 )
 def vault_readable() -> Found:
-    count = vault.status().unreadable
+    count = once(vault.status).unreadable
     return fail(f"{count} do not open") if count else ok("all open")
 
 
@@ -124,7 +125,7 @@ def vault_readable() -> Found:
     mend="Rotate it: docs/runbooks/secret-rotation.md",
 )
 def vault_wear() -> Found:
-    worn = [key.kid for key in vault.status().keys if key.worn]
+    worn = [key.kid for key in once(vault.status).keys if key.worn]
     return warn(", ".join(worn)) if worn else ok("none is worn")
 
 
@@ -134,7 +135,7 @@ def vault_wear() -> Found:
     mend="Run: ./polar vault rotate, then ./polar vault finish",
 )
 def vault_rotation() -> Found:
-    old = [key.kid for key in vault.status().keys if key.in_ring and not key.first]
+    old = [key.kid for key in once(vault.status).keys if key.in_ring and not key.first]
     rows = vault.wraps_by_recipient()
     left = {kid: rows[kid] for kid in old if rows.get(kid)}
     if left:
@@ -150,7 +151,7 @@ def vault_rotation() -> Found:
     mend="Run `./polar vault verify-backup` and give the backup's check code.",
 )
 def vault_backup() -> Found:
-    first = next((key for key in vault.status().keys if key.first), None)
+    first = next((key for key in once(vault.status).keys if key.first), None)
     if first is None:
         return unknown("there is no key")
     if first.backup_proved_at is None:
