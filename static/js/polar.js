@@ -112,6 +112,56 @@
   setInterval(countDown, 1000);
   countDown();
 
+  /* ---- a region that refreshes itself does not take a person's work away --------- */
+  var pressed = null;
+  var unfolded = {};
+  document.addEventListener("pointerdown", function (event) { pressed = event.target; });
+  ["pointerup", "pointercancel"].forEach(function (name) {
+    document.addEventListener(name, function () {
+      setTimeout(function () { pressed = null; }, 0); /* the click comes first */
+    });
+  });
+  function isChanged(field) {
+    if (field.type === "hidden") { return false; }
+    if (field.type === "checkbox" || field.type === "radio") {
+      return field.checked !== field.defaultChecked;
+    }
+    if (field.tagName !== "SELECT") { return field.value !== field.defaultValue; }
+    var standing = field.querySelector("option[selected]") || field.options[0];
+    return document.activeElement === field || Boolean(standing && !standing.selected);
+  }
+  function isWritten(region) {
+    return Array.prototype.some.call(region.querySelectorAll("input, textarea, select"), isChanged);
+  }
+  function isInUse(region) {
+    return (pressed && region.contains(pressed)) || region.querySelector(".htmx-request") ||
+      isWritten(region);
+  }
+  function nameOf(fold) {
+    var around = fold.closest("[id]"), summary = fold.querySelector("summary");
+    return (around ? around.id : "") + " " + (summary ? summary.textContent : "");
+  }
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    var region = event.detail.target;
+    var polls = /every/.test(event.detail.elt.getAttribute("hx-trigger") || "");
+    if (!polls || region !== event.detail.elt) { return; }
+    if (isInUse(region)) {
+      event.detail.shouldSwap = false; /* nothing is lost: the next look brings it */
+      region.toggleAttribute("data-held", isWritten(region));
+      return;
+    }
+    region.removeAttribute("data-held");
+    unfolded = {};
+    region.querySelectorAll("details").forEach(function (fold) { unfolded[nameOf(fold)] = fold.open; });
+  });
+  document.addEventListener("htmx:afterSwap", function () {
+    document.querySelectorAll("details").forEach(function (fold) {
+      var name = nameOf(fold);
+      if (name in unfolded) { fold.open = unfolded[name]; }
+    });
+    unfolded = {};
+  });
+
   /* The header's ground is the state of the system, also after a swap. */
   function tint() {
     var status = document.getElementById("annunciator");
@@ -164,11 +214,23 @@
     tint();
     if (event.detail.target && event.detail.target.matches("[data-follow]")) { toEnd(); }
   });
+  /* What was sent is cleared; what was typed since stays. */
+  function textOf(form) { return form.querySelector("textarea, input[type=text]"); }
+  document.addEventListener("htmx:beforeRequest", function (event) {
+    var form = event.detail.elt;
+    if (form.matches && form.matches("form[data-clear]") && textOf(form)) {
+      event.detail.xhr.polarSent = textOf(form).value;
+    }
+  });
   document.addEventListener("htmx:afterRequest", function (event) {
     var form = event.detail.elt;
     var kept = event.detail.xhr.getResponseHeader("X-Polar-Kept");
     if (event.detail.successful && !kept && form.matches && form.matches("form[data-clear]")) {
+      var field = textOf(form), sent = event.detail.xhr.polarSent, now = field ? field.value : "";
       form.reset();
+      if (field && sent !== undefined && now !== sent) {
+        field.value = now.indexOf(sent) === 0 ? now.slice(sent.length).replace(/^\s+/, "") : now;
+      }
     }
   });
   prepare(document);
