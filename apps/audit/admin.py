@@ -1,6 +1,8 @@
 """Admin pages of the log: everything is read-only here."""
 
 from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
 
 from apps.audit.models import (
     Checkpoint,
@@ -71,3 +73,6 @@ class TileAdmin(ReadOnlyAdmin):
     list_display = ("level", "index")
     fields = ("level", "index")
     ordering = ("level", "-index")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        return super().get_queryset(request).defer("hashes")  # 8 KB each, never shown

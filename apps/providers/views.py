@@ -207,7 +207,8 @@ def panel(request: HttpRequest) -> HttpResponse:
 
 def _lanes() -> list[dict[str, Any]]:
     """Every lane with its routes, and what each route did in the window."""
-    done = _attempts_by_route()
+    lanes = queries.lanes_health()
+    done = _attempts_by_route([each.route.id for lane in lanes for each in lane.routes])
     return [
         {
             "lane": health.lane,
@@ -217,15 +218,15 @@ def _lanes() -> list[dict[str, Any]]:
                 for each in health.routes
             ],
         }
-        for health in queries.lanes_health()
+        for health in lanes
     ]
 
 
-def _attempts_by_route() -> dict[Any, dict[str, Any]]:
+def _attempts_by_route(routes: list[UUID]) -> dict[Any, dict[str, Any]]:
     since = clock.now() - WINDOW
     rows = (
-        Attempt.objects.filter(created_at__gte=since, outcome=Outcome.ATTEMPTED)
-        .exclude(route_id=None)
+        Attempt.objects.filter(route_id__in=routes, created_at__gte=since)
+        .filter(outcome=Outcome.ATTEMPTED)
         .values("route_id")
         .annotate(
             tried=Count("id"),

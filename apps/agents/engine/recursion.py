@@ -6,10 +6,9 @@ whoever holds an exported copy of it.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +22,11 @@ from apps.runs.models import Run
 
 TYPES = ("turn.started", "handoff.started", "handoff.finished")
 #: What is read of each.
-TOLD = ("id", "type", "subject_id", "decision", "reason", "body")
-#: A window is read so far; more is said to be cut.
+TOLD = ("type", "subject_id", "decision", "reason", "body")
+#: A tree, and a window of many, are read so far; more is said to be cut.
 MOST_EVENTS = 4_000
+MOST_OF_WINDOW = 2_000
+BATCH = 1_000
 #: The drawing shows at most so many turns.
 MOST_DOTS = 120
 ROW_PIXELS = 48
@@ -158,19 +159,27 @@ def of_window(*, hours: int, principal: Principal) -> HeatMap:
     """Read the newest trees of a window, as far as the principal may see them."""
     mine = list(workspaces_of(principal).values_list("id", flat=True))
     since = ids.first_at(clock.now() - timedelta(hours=hours))
-    found: list[Any] = []
+    found: list[UUID] = []
     for kind in TYPES:  # one at a time: each is the end of an index
         rows = Event.objects.filter(type=kind, id__gte=since, workspace_id__in=mine)
-        found += rows.order_by("-id").values_list(*TOLD, named=True)[: MOST_EVENTS + 1]
-    found.sort(key=attrgetter("id"), reverse=True)
-    return _count(found, root="")
+        newest = rows.order_by("-id").values_list("id", flat=True)
+        found += newest[: MOST_OF_WINDOW + 1]
+    found = sorted(found, reverse=True)[: MOST_OF_WINDOW + 1]
+    return _count(_told(found), root="", most=MOST_OF_WINDOW)
 
 
-def _count(events: Iterable[Any], *, root: str) -> HeatMap:
+def _told(chosen: list[UUID]) -> Iterator[Any]:
+    """Read these events, a batch at a time: a body is read only if it is counted."""
+    for start in range(0, len(chosen), BATCH):
+        rows = Event.objects.filter(id__in=chosen[start : start + BATCH])
+        yield from rows.order_by("-id").values_list(*TOLD, named=True)
+
+
+def _count(events: Iterable[Any], *, root: str, most: int = MOST_EVENTS) -> HeatMap:
     found, roots = HeatMap(), set()
     told: list[tuple[str, str, dict[str, Any]]] = []
     for number, event in enumerate(events):
-        if number == MOST_EVENTS:
+        if number == most:
             found.is_cut_off = True
             break
         data = canonical.loads(event.body).get("data", {})
