@@ -118,8 +118,10 @@ def check_slice(low: int, high: int) -> list[bytes]:
     if len(leaves) < high - low:
         raise Broken(low + len(leaves), "the event is missing")
     indexes = range(low // 256, -(-high // 256))
-    tiles = _tiles(0, indexes)
-    above = _tiles(1, range(low // 65536, -(-high // 65536)))  # read after its leaves
+    tiles = _tiles_of(0, indexes)
+    above = _tiles_of(
+        1, range(low // 65536, -(-high // 65536))
+    )  # read after its leaves
     for index in indexes:
         stored = tiles.get(index, b"")
         part = leaves[index * 256 - low : (index + 1) * 256 - low]
@@ -132,7 +134,7 @@ def check_slice(low: int, high: int) -> list[bytes]:
     return leaves
 
 
-def _tiles(level: int, indexes: range) -> dict[int, bytes]:
+def _tiles_of(level: int, indexes: range) -> dict[int, bytes]:
     rows = Tile.objects.filter(
         level=level, index__gte=indexes.start, index__lt=indexes.stop
     )
