@@ -57,6 +57,18 @@ def test_cancel_when_pressed_twice_then_the_second_is_told(desk: Any) -> None:
     assert DrillRun.objects.get().state == "cancelled"
 
 
+def test_live_when_it_is_over_then_nothing_is_left_to_cancel(desk: Any) -> None:
+    row = services.start_drill(by=access.system_principal(), slug="blackout")
+    under_way = desk.get(f"/drills/{row.id}/live/")
+    services.cancel_drill(by=access.system_principal(), drill_id=row.id)
+
+    over = desk.get(f"/drills/{row.id}/live/")
+
+    assert "HX-Refresh" not in under_way
+    assert over["HX-Refresh"] == "true"
+    assert "Cancel the drill" not in desk.get(f"/drills/{row.id}/").content.decode()
+
+
 def test_page_when_stranger_then_asked_to_sign_in(client: Client) -> None:
     assert client.get("/drills/").status_code == 302
 

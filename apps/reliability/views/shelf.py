@@ -60,9 +60,15 @@ def drill(request: HttpRequest, drill_id: UUID) -> HttpResponse:
 
 @require_GET
 def drill_live(request: HttpRequest, drill_id: UUID) -> HttpResponse:
-    """Answer with what is new, or 204 while nothing is."""
+    """Answer with what is new, or 204 while nothing is.
+
+    Once it is over the whole page comes anew: there is nothing left to cancel.
+    """
     context = _drill_context(request, drill_id)
-    return pages.panel(request, "reliability/_drill.html", context)
+    answer = pages.panel(request, "reliability/_drill.html", context)
+    if context["drill"].is_over:
+        answer["HX-Refresh"] = "true"
+    return answer
 
 
 @require_POST
