@@ -46,3 +46,4 @@ class ReliabilityConfig(AppConfig):
             services.carry_drill,
             step_seconds=services.STEP_SECONDS,
         )
+        runs.handlers.register(services.DRILLS_DUE_KIND, services.carry_due_drill)

@@ -6,24 +6,31 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from chaoslib.experiment import ensure_experiment_is_valid
 from django.conf import settings as django_settings
+from django.core.management import call_command
+from django.urls import reverse
 
+from apps.access import queries as access_queries
 from apps.access import services as access
 from apps.access.models import Principal, Role
 from apps.audit import services as audit
 from apps.audit.models import Event
+from apps.common import clock
 from apps.common.errors import Conflict, InvalidTransition, NotFound
 from apps.reliability import ports, services
 from apps.reliability.engine import cloning, evidence, shelf
 from apps.reliability.errors import EvidenceBroken
 from apps.reliability.models import DrillRun, DrillState
 from apps.runs import services as runs
-from apps.runs.models import Run, State
+from apps.runs.models import Run, Schedule, State
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD = {"status": "completed", "deviated": False, "run": [{"status": "succeeded"}]}
@@ -280,3 +287,93 @@ def test_clone_environment_shares_nothing_with_the_install(tmp_path: Path) -> No
     for name in ("SECRET_KEY", "POLAR_AUDIT_KEY", "POLAR_VAULT_KEY"):
         assert f"{name}=" in text
         assert (getattr(django_settings, name, "") or "-") not in text
+
+
+# --- By schedule --------------------------------------------------------------
+
+
+def look(system: Principal) -> dict[str, Any]:
+    """Carry the nightly look as the schedule's run does."""
+    run = runs.enqueue(
+        kind=services.DRILLS_DUE_KIND,
+        payload={},
+        principal=system,
+        workspace=access_queries.default_workspace(),
+        trigger="schedule",
+    )
+    runs.execute(run.id)
+    run.refresh_from_db()
+    assert run.state == State.SUCCEEDED, run.error_detail
+    assert run.result is not None
+    return dict(run.result)
+
+
+def rehearse(started: dict[str, Any]) -> DrillRun:
+    row = services.get_drill(UUID(started["drill"]))
+    runs.execute(row.run_id)
+    row.refresh_from_db()
+    return row
+
+
+def test_schedule_is_planned_once_and_a_paused_one_stays_paused(
+    system: Principal,
+) -> None:
+    workspace = access_queries.default_workspace()
+    assert services.install_drill_schedule(workspace=workspace)
+    Schedule.objects.update(state="paused")
+
+    assert not services.install_drill_schedule(workspace=workspace)
+    kept = services.drill_schedule(workspace=workspace)
+    assert kept is not None
+    assert (kept.run_kind, kept.state) == (services.DRILLS_DUE_KIND, "paused")
+
+
+def test_schedule_rehearses_each_in_turn_then_none_until_it_is_due_again(
+    system: Principal, stage: FakeStage
+) -> None:
+    rows = [rehearse(look(system)) for _ in range(3)]
+
+    assert {row.slug for row in rows} == {"blackout", "store-swap", "loop-panic"}
+    assert {row.state for row in rows} == {DrillState.PASSED}
+    assert "no drill is due" in look(system)["note"]
+    soon = timedelta(days=shelf.FRESH_DAYS - 13)
+    with clock.frozen(clock.now() + soon):
+        assert look(system)["slug"] == rows[0].slug, "before its proof lapses"
+
+
+def test_schedule_starts_none_beside_one_under_way_or_in_a_clone(
+    system: Principal, stage: FakeStage, settings: Any
+) -> None:
+    services.start_drill(by=system, slug="store-swap")
+    assert "one is under way" in look(system)["note"]
+    DrillRun.objects.all().delete()
+
+    settings.POLAR_CLONE = "1"
+    assert "clone" in look(system)["note"]
+    assert not DrillRun.objects.exists()
+
+
+def test_drill_that_goes_on_deviating_keeps_no_other_from_its_turn(
+    system: Principal, stage: FakeStage
+) -> None:
+    stage.journals["control"] = HELD
+    rows = [rehearse(look(system)) for _ in range(4)]
+
+    assert {row.state for row in rows} == {DrillState.DEVIATED}
+    assert len({row.slug for row in rows[:3]}) == 3
+    assert rows[3].slug == rows[0].slug
+
+
+def test_command_plans_and_the_page_says_so(
+    system: Principal, client: Any, alice: Any
+) -> None:
+    client.force_login(alice)
+    address = reverse("reliability:drills")
+    assert b"./polar drill plan" in client.get(address).content
+
+    out = StringIO()
+    call_command("drill", "plan", "--json", stdout=out)
+    assert json.loads(out.getvalue())["note"] == "planned"
+    assert b"next look" in client.get(address).content
+    Schedule.objects.update(state="paused")
+    assert b"The nightly look is paused" in client.get(address).content

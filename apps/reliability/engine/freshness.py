@@ -9,6 +9,8 @@ from apps.reliability.engine.shelf import Drill
 from apps.reliability.models import DrillRun, DrillState
 
 OPEN = (DrillState.QUEUED, DrillState.RUNNING)
+#: How long before its proof lapses a planned drill is rehearsed again.
+AHEAD = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,24 @@ def shelf_of_drills() -> list[Shelved]:
         at = passed.finished_at if passed else None
         found.append(Shelved(drill, newest, at, _stale(drill, ended, passed)))
     return found
+
+
+def next_due() -> Drill | None:
+    """The drill to rehearse next: proof lapsed or soon to lapse, longest not tried.
+
+    None while one is under way, so that two never share the machine.
+    """
+    found = shelf_of_drills()
+    if any(each.newest and each.newest.state in OPEN for each in found):
+        return None
+    fresh_until = clock.now() + AHEAD - timedelta(days=shelf.FRESH_DAYS)
+    due = [
+        each
+        for each in found
+        if each.stale or (each.passed_at and each.passed_at < fresh_until)
+    ]
+    tried = {each.drill.slug: each.newest.id.int if each.newest else 0 for each in due}
+    return min((each.drill for each in due), key=lambda d: tried[d.slug], default=None)
 
 
 def _stale(drill: Drill, ended: DrillRun | None, passed: DrillRun | None) -> str:

@@ -30,14 +30,20 @@ from apps.reliability.services.configuration import (
 )
 from apps.reliability.services.configuration import upsert_config as upsert_config
 from apps.reliability.services.drills import DRILL_KIND as DRILL_KIND
+from apps.reliability.services.drills import DRILLS_DUE_KIND as DRILLS_DUE_KIND
 from apps.reliability.services.drills import STEP_SECONDS as STEP_SECONDS
 from apps.reliability.services.drills import Shelved as Shelved
 from apps.reliability.services.drills import cancel_drill as cancel_drill
 from apps.reliability.services.drills import carry_drill as carry_drill
+from apps.reliability.services.drills import carry_due_drill as carry_due_drill
 from apps.reliability.services.drills import close_orphans as close_orphans
 from apps.reliability.services.drills import definition_of as definition_of
+from apps.reliability.services.drills import drill_schedule as drill_schedule
 from apps.reliability.services.drills import evidence_path as evidence_path
 from apps.reliability.services.drills import get_drill as get_drill
+from apps.reliability.services.drills import (
+    install_drill_schedule as install_drill_schedule,
+)
 from apps.reliability.services.drills import newest_drills as newest_drills
 from apps.reliability.services.drills import shelf_of_drills as shelf_of_drills
 from apps.reliability.services.drills import start_drill as start_drill

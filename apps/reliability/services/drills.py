@@ -14,14 +14,15 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
 from apps.access import queries as access
-from apps.access.models import Principal, Role
+from apps.access import services as access_services
+from apps.access.models import Principal, Role, Workspace
 from apps.access.policies import check_role
 from apps.audit import services as audit
 from apps.common import clock
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Conflict, NotFound
 from apps.reliability import ports
-from apps.reliability.engine import cloning, evidence, notebook, shelf
+from apps.reliability.engine import cloning, evidence, freshness, notebook, shelf
 from apps.reliability.engine.freshness import OPEN
 from apps.reliability.engine.freshness import Shelved as Shelved
 from apps.reliability.engine.freshness import shelf_of_drills as shelf_of_drills
@@ -30,10 +31,13 @@ from apps.reliability.errors import DrillFailed, EvidenceBroken
 from apps.reliability.models import DRILL_LIFECYCLE, DrillRun, DrillState, DrillStep
 from apps.runs import queries as runs_queries
 from apps.runs import services as runs
-from apps.runs.models import SETTLED
+from apps.runs.models import SETTLED, Schedule
 from apps.runs.ports import Again, Finish, Outcome, RunContext
 
 DRILL_KIND = "reliability.drill"
+#: The planned look for a drill that is due, and its schedule.
+DRILLS_DUE_KIND = "reliability.drills_due"
+DRILLS_SCHEDULE = "drills"
 #: The longest one rehearsal may take. Units: seconds.
 LONGEST = 180.0
 STEP_SECONDS = 2 * LONGEST + 60
@@ -71,6 +75,41 @@ def start_drill(*, by: Principal, slug: str) -> DrillRun:
     except IntegrityError as error:
         raise Conflict(f"The drill {slug} is under way; watch that one.") from error
     return row
+
+
+def carry_due_drill(context: RunContext) -> Finish:
+    """Carry the schedule's run: start the one drill that is due, if any.
+
+    Again: the drill that was started is under way, so none is due.
+    """
+    close_orphans()
+    drill = freshness.next_due()
+    if drill is None:
+        return Finish({"note": "no drill is due, or one is under way"})
+    try:
+        row = start_drill(by=access_services.system_principal(), slug=drill.slug)
+    except Conflict as error:  # somebody was quicker, or this is a clone
+        return Finish({"note": error.detail})
+    return Finish({"drill": str(row.id), "slug": drill.slug})
+
+
+def drill_schedule(*, workspace: Workspace) -> Schedule | None:
+    return Schedule.objects.filter(workspace=workspace, slug=DRILLS_SCHEDULE).first()
+
+
+def install_drill_schedule(*, workspace: Workspace) -> bool:
+    """Plan the nightly look. False when it was planned before and stays as it is."""
+    if drill_schedule(workspace=workspace) is not None:
+        return False
+    runs.create_schedule(
+        by=access_services.system_principal(),
+        workspace=workspace,
+        slug=DRILLS_SCHEDULE,
+        when=("cron", "0 3 * * *"),
+        run_kind=DRILLS_DUE_KIND,
+        title="Rehearse the drill that is due",
+    )
+    return True
 
 
 def cancel_drill(*, by: Principal, drill_id: UUID) -> DrillRun:

@@ -37,6 +37,7 @@ def drills(request: HttpRequest) -> HttpResponse:
         "shelf": services.shelf_of_drills(),
         "newest": newest,
         "may_run": may_run,
+        "planned": services.drill_schedule(workspace=access.default_workspace()),
     }
     return render(request, "reliability/drills.html", context)
 

@@ -1,4 +1,4 @@
-"""`drill list | run | show | verify | cancel`: rehearse failures in a clone."""
+"""`drill list | run | plan | show | verify | cancel`: rehearse failures in a clone."""
 
 import json
 from argparse import RawDescriptionHelpFormatter
@@ -8,6 +8,7 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.forms.models import model_to_dict
 
+from apps.access import queries as access_queries
 from apps.access import services as access
 from apps.common import clock
 from apps.common.errors import NotFound, PolarError
@@ -19,6 +20,7 @@ from apps.runs import services as runs
 EXAMPLE = """\
 example:
   ./polar drill run blackout
+  ./polar drill plan
   ./polar drill verify 01a205d4-41b4-7b26-bfdc-7dc45d89192d
   ./polar-verify evidence var/drills/evidence/01a205d4-....json
 
@@ -38,6 +40,7 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("list", help="the shelf; exit 1 when one is overdue")
         verbs.add_parser("run", help="rehearse one").add_argument("drill")
+        verbs.add_parser("plan", help="rehearse by schedule what falls due")
         for verb in ("show", "verify", "cancel"):
             one = verbs.add_parser(verb)
             one.add_argument("id", help="of a drill run, or a drill's name: its newest")
@@ -89,6 +92,15 @@ class Command(BaseCommand):
             services.close_orphans()
             clock.sleep(0.5)
         return _facts(row), EXIT.get(DrillState(row.state), 2)
+
+    def do_plan(self, options: dict[str, Any]) -> tuple[Any, int]:
+        workspace = access_queries.default_workspace()
+        made = services.install_drill_schedule(workspace=workspace)
+        row = services.drill_schedule(workspace=workspace)
+        if row is None:
+            raise NotFound("The schedule was removed meanwhile; plan it again.")
+        said = {"schedule": row.slug, "state": row.state, "next_at": row.next_at}
+        return {**said, "note": "planned" if made else "was planned before"}, 0
 
     def do_show(self, options: dict[str, Any]) -> tuple[Any, int]:
         row = _find(options["id"])

@@ -16,6 +16,7 @@ class Command(BaseCommand):
         seeded = seeding.seed()
         services.install_schedule(workspace=access.default_workspace())
         services.install_weekly_breach(workspace=access.default_workspace())
+        services.install_drill_schedule(workspace=access.default_workspace())
         if seeded.password:
             self.stdout.write(
                 f"Sign in as:      {seeded.username}\n"
