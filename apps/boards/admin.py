@@ -104,8 +104,7 @@ class TaskAdmin(ServiceAdmin):
     list_filter = ("status", "priority", "board")
     search_fields = ("title", "id")
     form = TaskAdminForm  # type: ignore[assignment] # our base admins any model
-    autocomplete_fields = ("assignee_profile",)
-    raw_id_fields = ("assignee_user",)
+    raw_id_fields = ("assignee_profile", "assignee_user")
     fields = ("board", *ADMIN_FIELDS, "status", "status_reason", "expected_version")
     readonly_fields = ("status", "status_reason")
     actions = (*map(_move, WORKING), revalidate)
