@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def polar(tmp_path: Path, vendor: FakeOpenAI) -> Iterator[Install]:
         yield built
 
 
-def configuration(url: str) -> dict[str, object]:
+def configuration(url: str) -> dict[str, Any]:
     route = {"provider": "openai", "model": "fake-1"}
     provider = {
         "kind": "openai_compatible",
@@ -179,3 +180,70 @@ def test_lost_key_with_nothing_is_entered_again_until_all_is_green(
     assert "[missing] provider.openai.key" in said
     assert "[ok] provider.openai.key" in said or "Nothing is lost" in said
     assert eventually(lambda: state(polar, run) == "succeeded", 120)
+
+
+LINES = "The same as lines to type"
+SERVED_BY = "SELECT served_by FROM agents_turn ORDER BY created_at DESC"
+#: What step 4 of the runbook of a refused request sends.
+TOOL = """
+send extensions/execute good.json
+"""
+
+
+def test_provider_failover_when_followed_then_the_agent_answers_again(
+    polar: Install, vendor: FakeOpenAI
+) -> None:
+    choose, switch, back = blocks("provider-failover", LINES)
+    with openai_server() as nearby:
+        staff_the_local_lane(polar, nearby.url)
+        assert answered(polar)
+        vendor.mode = "500"
+
+        said = polar.follow(choose, switch)
+
+        assert "openai" in said
+        assert answered(polar)
+        assert served_by(polar) == "nearby/fake-1"
+        vendor.mode = "ok"
+        polar.follow(choose, back)
+        assert eventually(
+            lambda: answered(polar) and served_by(polar) == "openai/fake-1", 180
+        )
+
+
+def staff_the_local_lane(polar: Install, url: str) -> None:
+    document = configuration(url)
+    sections = document["sections"]
+    sections["providers"] = {"nearby": sections["providers"]["openai"]}
+    route = {"provider": "nearby", "model": "fake-1"}
+    sections["lanes"] = {"local": {"routes": [route]}}
+    (polar.folder / "nearby.json").write_text(json.dumps(document))
+    polar.sh("./polar config import --file nearby.json")
+
+
+def served_by(polar: Install) -> str:
+    return rows(polar, SERVED_BY)[0][0]
+
+
+def test_kill_switch_when_followed_then_the_tool_is_refused(polar: Install) -> None:
+    before, request = blocks("invalid-execute-request", LINES)
+    request = request.replace("shred", ": keep")
+    choose, stop, again = blocks("extension-kill-switch", LINES)
+    polar.follow(before, request)
+
+    polar.follow(choose, stop)
+    refused = polar.follow(before, request.split("echo")[0], TOOL)
+    polar.follow(choose, again)
+    served = polar.follow(before, request.split("echo")[0], TOOL)
+
+    assert "POLAR_EXTENSION_POLICY_DENIED" in refused
+    assert '"status": "completed"' in served
+
+
+def test_invalid_execute_request_when_followed_then_it_completes(
+    polar: Install,
+) -> None:
+    polar.follow(*blocks("invalid-execute-request", LINES))
+
+    events = json.loads((polar.folder / "events.json").read_text())
+    assert "call.succeeded" in {event["type"] for event in events["items"]}
