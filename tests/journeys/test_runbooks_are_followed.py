@@ -236,7 +236,7 @@ def test_kill_switch_when_followed_then_the_tool_is_refused(polar: Install) -> N
     polar.follow(choose, again)
     served = polar.follow(before, request.split("echo")[0], TOOL)
 
-    assert "POLAR_EXTENSION_POLICY_DENIED" in refused
+    assert "POLAR_EXTENSION_NOT_ENABLED" in refused
     assert '"status": "completed"' in served
 
 
@@ -246,4 +246,8 @@ def test_invalid_execute_request_when_followed_then_it_completes(
     polar.follow(*blocks("invalid-execute-request", LINES))
 
     events = json.loads((polar.folder / "events.json").read_text())
-    assert "call.succeeded" in {event["type"] for event in events["items"]}
+    assert {event["traceId"] for event in events["items"]} == {trace_of(polar)}
+
+
+def trace_of(polar: Install) -> str:
+    return json.loads((polar.folder / "answer.json").read_text())["traceId"]

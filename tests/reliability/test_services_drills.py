@@ -20,14 +20,15 @@ from django.urls import reverse
 
 from apps.access import queries as access_queries
 from apps.access import services as access
-from apps.access.models import Principal, Role
+from apps.access.models import Principal, Role, User, Workspace
+from apps.agents import services as agents
 from apps.audit import services as audit
 from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Conflict, InvalidTransition, NotFound
 from apps.reliability import ports, services
-from apps.reliability.engine import cloning, evidence, shelf
-from apps.reliability.errors import EvidenceBroken
+from apps.reliability.engine import cloning, evidence, rehearsal, shelf
+from apps.reliability.errors import DrillFailed, EvidenceBroken
 from apps.reliability.models import DrillRun, DrillState
 from apps.runs import services as runs
 from apps.runs.models import Run, Schedule, State
@@ -123,6 +124,7 @@ def test_shelf_when_asked_for_another_then_names_what_there_is() -> None:
         ({**HELD, "status": "failed"}, DEVIATED, "failed"),
         (HELD, {**DEVIATED, "status": "aborted"}, "failed"),
         ({**HELD, "run": [{"status": "failed"}]}, DEVIATED, "failed"),
+        (HELD, {**DEVIATED, "run": [{"status": "failed"}]}, "failed"),
     ],
 )
 def test_grade_follows_both_journals(main: Any, control: Any, grade: str) -> None:
@@ -377,3 +379,20 @@ def test_command_plans_and_the_page_says_so(
     assert b"next look" in client.get(address).content
     Schedule.objects.update(state="paused")
     assert b"The nightly look is paused" in client.get(address).content
+
+
+def test_loop_that_came_nowhere_proves_nothing(
+    alice: User, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents.install_default_profiles(by=access.system_principal(), workspace=workspace)
+    talk = agents.start_conversation(
+        workspace=workspace, principal=alice.principal, channel="web"
+    )
+    turn = agents.start_turn(
+        conversation=talk, principal=alice.principal, text="round and round"
+    )
+    monkeypatch.setattr(rehearsal, "LOOP_PATIENCE", 0.0)
+    monkeypatch.setitem(rehearsal.notebook.kept, "loop", turn)
+
+    with pytest.raises(DrillFailed, match="too few to tell"):
+        rehearsal.loop_truncated()

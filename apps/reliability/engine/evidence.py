@@ -23,11 +23,16 @@ PARTS = ("main", "control")
 
 
 def grade(main: dict[str, Any], control: dict[str, Any]) -> str:
-    """Judge by Chaos Toolkit's own verdicts; the control must deviate."""
-    if any(journal.get("status") != "completed" for journal in (main, control)):
-        return "failed"
-    if any(done.get("status") != "succeeded" for done in main.get("run", [])):
-        return "failed"
+    """Judge by Chaos Toolkit's own verdicts; the control must deviate.
+
+    A control whose fault was not really made proves nothing: each of its steps must
+    have been done, too.
+    """
+    for journal in (main, control):
+        steps = journal.get("run", [])
+        is_done = all(step.get("status") == "succeeded" for step in steps)
+        if journal.get("status") != "completed" or not is_done:
+            return "failed"
     return "passed" if control["deviated"] and not main["deviated"] else "deviated"
 
 

@@ -32,6 +32,7 @@ from apps.gateway.models import Setting
 from apps.providers import services as providers
 from apps.providers.models import Provider, Route, UsageRow
 from apps.reliability.engine.notebook import notebook
+from apps.reliability.errors import DrillFailed
 from apps.runs import services as runs
 from apps.runs.models import WAITING, Run, State
 
@@ -45,6 +46,8 @@ OVER = (TurnState.ANSWERED, TurnState.TRUNCATED, TurnState.FAILED, TurnState.CAN
 #: How long one look waits for what it wants to see. Units: seconds.
 PATIENCE = 30.0
 CONTROL_PATIENCE = 12.0
+#: So long a loop may take to reach the limits; it needs a few seconds.
+LOOP_PATIENCE = 40.0
 #: Canaries must sing, in a control too, and a small busy machine starts slowly.
 CANARY_PATIENCE = 120.0
 
@@ -298,18 +301,35 @@ def tree() -> Any:
 
 
 def loop_truncated() -> bool:
+    """Wait until the loop is cut or has gone past every limit.
+
+    Raises: DrillFailed when it did neither, which proves nothing of a control.
+    """
     first = notebook.kept["loop"]
-    wait_for(lambda: Turn.objects.filter(id=first.id, state__in=OVER).exists(), 20)
+    over = Turn.objects.filter(id=first.id, state__in=OVER)
+    most = most_turns()
+    if not wait_for(
+        lambda: over.exists() or tree().count() > most,
+        LOOP_PATIENCE,
+        is_missed_by_control=False,
+    ):
+        raise DrillFailed(
+            f"The loop came to {tree().count()} turns in {LOOP_PATIENCE:.0f} s: "
+            "too few to tell whether anything cuts it. Run it on a quieter machine."
+        )
     turn = Turn.objects.get(id=first.id)
     cut = turn.state == TurnState.TRUNCATED and turn.reason == "loop_guard"
     said = f"after {tree().count()} turns it is {turn.state} {turn.reason}".strip()
     return notebook.observe("cut by the loop guard", cut, said)
 
 
-def loop_within_limits() -> bool:
+def most_turns() -> int:
     limits = Setting.load()
-    most = min(50, limits.max_turns_per_root, 2 * limits.max_same_edge + 2)
-    count = tree().count()
+    return min(50, limits.max_turns_per_root, 2 * limits.max_same_edge + 2)
+
+
+def loop_within_limits() -> bool:
+    most, count = most_turns(), tree().count()
     over = notebook.seen.get("cut by the loop guard", (False, ""))[0]
     said = f"{count} turns, the limits allow {most}"
     return notebook.observe("within the limits", over and count <= most, said)
