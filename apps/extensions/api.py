@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from dataclasses import asdict
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -179,7 +180,7 @@ def apply_extension_lifecycle(
 )
 def connect_extension(
     request: HttpRequest, extension_id: str, body: ConnectIn
-) -> services.Asked:
+) -> dict[str, Any]:
     """Begin to connect an MCP server that asks for OAuth.
 
     The administrator whose token this is opens the URL, signed in to the desk.
@@ -192,9 +193,10 @@ def connect_extension(
         client_secret=body.client_secret,
     )
     row = queries.find_by_name(extension_id)
-    return services.connect_extension(
+    asked = services.connect_extension(
         by=auth.principal, extension_id=row.id, order=order
     )
+    return {**asdict(asked), "authorization_url": asked.url}
 
 
 @router.post(

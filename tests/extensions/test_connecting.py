@@ -31,6 +31,7 @@ from apps.vault.models import Secret
 from tests.fakes.oauth_server import OAuthWorld
 
 from .conftest import HARMLESS, approve, enable
+from .test_api_execute import issue
 
 pytestmark = pytest.mark.django_db
 BACK = "http://testserver/extensions/oauth/callback/"
@@ -628,3 +629,48 @@ def test_api_answers_where_to_go_and_how_it_stands(world, wanted, ada, client):
     assert [
         each["connections"][0]["status"] for each in shown if each["connections"]
     ] == ["wanted"]
+
+
+# --- through the API
+
+
+@pytest.fixture
+def send(client):
+    def run(who, verb, body, *, scope="extensions:write"):
+        token = issue(who, scope)
+        return client.post(
+            f"/api/v1/extensions/desk/{verb}",
+            json.dumps(body),
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    return run
+
+
+def test_operation_connects_as_far_as_the_browser(wanted, send, ada):
+    response = send(ada, "connect", {})
+
+    assert response.status_code == 200
+    assert "code_challenge_method=S256" in response.json()["authorizationUrl"]
+    assert ConnectionAsk.objects.count() == 1
+    assert events("connection_asked").count() == 1
+
+
+def test_operation_disconnects_and_leaves_the_trace(world, connected, send, ada):
+    response = send(ada, "disconnect", {"reason": "not needed"})
+
+    assert response.status_code == 200
+    assert connection().status != Link.CONNECTED
+    assert not Secret.objects.filter(purpose=connections.PURPOSE).exists()
+    assert events("disconnected").count() == 1
+
+
+@pytest.mark.parametrize("verb", ["connect", "disconnect"])
+def test_operations_refuse_who_may_not(wanted, send, ada, alice, verb):
+    body = {"reason": "why not"} if verb == "disconnect" else {}
+
+    assert send(ada, verb, body, scope="extensions:read").status_code == 403
+    assert send(alice, verb, body).status_code == 403
+    assert not ConnectionAsk.objects.exists()
+    assert connection().status == Link.WANTED
