@@ -78,4 +78,5 @@ def _inside(html: str) -> str:
 
     scroll = '<div class="table-scroll" tabindex="0" role="region" aria-label="Table">'
     html = html.replace("<table>", f'{scroll}<table class="table table--top">')
+    html = html.replace("<pre>", '<pre tabindex="0" role="region" aria-label="Lines">')
     return _LINK.sub(lead, html.replace("</table>", "</table></div>"))
