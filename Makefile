@@ -45,6 +45,7 @@ services-tools:
 
 .PHONY: check
 check: dev ## Style, lint, types, security lint, house rules, migrations
+	$(PY) -m pip check
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(TEST_ENV) $(PY) -m mypy

@@ -83,9 +83,9 @@ def install(name: str) -> None:
     say(f"Installing requirements/{name}.txt, a minute or two the first time ...")
     pip = [*pip_command(), "install", "--quiet", "--disable-pip-version-check"]
     pip.append("--no-compile")  # most of it is never imported; the rest compiles once
-    lock = str(ROOT / "requirements" / f"{name}.txt")
+    pip += lock_arguments(ROOT / "requirements" / f"{name}.txt")
     for attempt in (1, 2, 3):
-        if not subprocess.run([*pip, "--require-hashes", "-r", lock]).returncode:
+        if not subprocess.run(pip).returncode:
             break
         say(f"pip did not finish (attempt {attempt} of 3).")
         pause(attempt)
@@ -94,6 +94,15 @@ def install(name: str) -> None:
     names = ["base", "dev"] if name == "dev" else [name]
     STAMP.write_text(json.dumps({each: lock_digest(each) for each in names}))
     say("Requirements are in place.")
+
+
+def lock_arguments(lock: Path) -> list[str]:
+    """Install what the lock names and nothing else.
+
+    The lock is whole, so pip has nothing to resolve: where it does, it takes up a newer
+    release that an extra admits, finds no hash for it and gives up.
+    """
+    return ["--require-hashes", "--no-deps", "-r", str(lock)]
 
 
 def make_venv() -> None:

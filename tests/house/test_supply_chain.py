@@ -69,13 +69,16 @@ def test_known_start_file_with_other_bytes_is_named(site: Path) -> None:
     assert strangers(site) == ["a1_coverage.pth"]
 
 
-def wheel(folder: Path, more: dict[str, str]) -> Path:
+def wheel(
+    folder: Path, more: dict[str, str], name: str = "invoice-1.0", also: str = ""
+) -> Path:
     """A release of a package, which brings `more` files."""
-    path = folder / "invoice-1.0-py3-none-any.whl"
-    info = "invoice-1.0.dist-info"
+    path = folder / f"{name}-py3-none-any.whl"
+    info, (package, version) = f"{name}.dist-info", name.split("-")
+    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{also}"
     files = {
-        "invoice.py": "",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: invoice\nVersion: 1.0\n",
+        f"{package}.py": "",
+        f"{info}/METADATA": metadata,
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
         "Tag: py3-none-any\n",
         **more,
@@ -91,7 +94,7 @@ def install(folder: Path, lock: Path) -> subprocess.CompletedProcess[str]:
     """As `polar_site/bootstrap.py` installs, but from a folder."""
     command = [*bootstrap.pip_command(), "install", "--quiet", "--no-index"]
     command += ["--find-links", str(folder), "--target", str(folder / "site")]
-    command += ["--require-hashes", "-r", str(lock)]
+    command += bootstrap.lock_arguments(lock)
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -110,3 +113,26 @@ def test_release_that_was_exchanged_after_the_lock_is_not_installed(
     assert refused.returncode != 0
     assert "DO NOT MATCH THE HASHES" in refused.stderr
     assert not list(tmp_path.glob("site/*.pth"))
+
+
+def test_release_newer_than_the_lock_is_not_looked_at(tmp_path: Path) -> None:
+    """Before, pip met `paper[ink]` and took the newest paper, which has no hash here."""
+    extra = "Provides-Extra: ink\n"
+    files = [
+        wheel(tmp_path, {}, also="Requires-Dist: paper[ink]>=1\n"),
+        wheel(tmp_path, {}, "paper-1.0", extra),
+    ]
+    lock = tmp_path / "lock.txt"
+    lock.write_text(
+        "".join(
+            f"{path.name.split('-')[0]}==1.0 --hash=sha256:"
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+            for path in files
+        )
+    )
+    wheel(tmp_path, {}, "paper-1.1", extra)
+
+    installed = install(tmp_path, lock)
+
+    assert installed.returncode == 0, installed.stderr
+    assert (tmp_path / "site/paper-1.0.dist-info").exists()

@@ -78,8 +78,9 @@ def half_a_reason_stays_until_it_is_given_up(desk: browser.Desk) -> None:
 def what_is_typed_while_a_message_is_sent_stays(desk: browser.Desk) -> None:
     page = desk.page
     desk.go(reverse("channels:list"))
-    page.click(".threads a")
     page.route("**/stream/", lambda route: route.fulfill(status=204))
+    page.click(".threads a")
+    page.wait_for_selector("form.composer #say")  # the list has a form of its own
     before, held = page.locator(".message--me").count(), list[Any]()
     page.route("**/send/", lambda route: held.append(route))
     page.fill("#say", "What time is it?")
