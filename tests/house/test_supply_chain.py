@@ -116,7 +116,7 @@ def test_release_that_was_exchanged_after_the_lock_is_not_installed(
 
 
 def test_release_newer_than_the_lock_is_not_looked_at(tmp_path: Path) -> None:
-    """Before, pip met `paper[ink]` and took the newest paper, which has no hash here."""
+    """Where pip resolves, `paper[ink]` takes the newest paper, which has no hash."""
     extra = "Provides-Extra: ink\n"
     files = [
         wheel(tmp_path, {}, also="Requires-Dist: paper[ink]>=1\n"),
