@@ -102,6 +102,14 @@ def test_rate_of_one_token_is_none_of_another_s(client, token, monkeypatch):
     assert ask(client, other).status_code == 200
 
 
+@pytest.mark.parametrize("rate", [1, 2, 5, 6])
+def test_first_request_is_never_early_whatever_the_clock_shows(monkeypatch, rate):
+    """Sums of seconds are rounded: 0.1 + 60 - 0.1 is a little more than 60."""
+    for moment in (0.1, 1.7, 65_432.1, 9_876_543.21, *(n / 7 for n in range(1000))):
+        monkeypatch.setattr(clock, "monotonic", lambda now=moment: now)
+        assert pace.Pace().seconds_early("somebody", rate) == 0
+
+
 def test_rates_that_are_over_are_forgotten(client, token, monkeypatch):
     monkeypatch.setattr(pace, "REMEMBERED", 2)
     monkeypatch.setattr(bearers.pace, "due", {"a": 0.0, "b": 0.0, "c": 0.0})

@@ -26,7 +26,8 @@ class Pace:
         now, each = clock.monotonic(), 60.0 / per_minute
         with self._lock:
             due = max(self.due.get(caller, 0.0), now)
-            early = due + each - now - max(SAVED_SECONDS, each)
+            # In this order a caller who is not early is so by exactly nothing.
+            early = (due - now) - (max(SAVED_SECONDS, each) - each)
             if early > 0:
                 return int(early) + 1
             self.due[caller] = due + each
