@@ -16,7 +16,10 @@ from . import stand
 def main() -> int:
     count, threads = int(sys.argv[1]), int(sys.argv[2])
     place = stand.build(
-        os.environ["POLAR_BENCH_BACKEND"], os.environ["DATABASE_URL"], delay_seconds=0
+        os.environ["POLAR_BENCH_BACKEND"],
+        os.environ["DATABASE_URL"],
+        delay_seconds=0,
+        has_tables=True,
     )
     from apps.gateway import services as gateway
 

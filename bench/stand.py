@@ -77,7 +77,9 @@ def broker(wanted: bool) -> Iterator[None]:
         yield
 
 
-def build(backend: str, url: str, *, delay_seconds: float) -> Stand:
+def build(
+    backend: str, url: str, *, delay_seconds: float, has_tables: bool = False
+) -> Stand:
     """Set Django up on the database and seed what a turn needs."""
     os.environ["DATABASE_URL"] = url
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
@@ -86,7 +88,8 @@ def build(backend: str, url: str, *, delay_seconds: float) -> Stand:
 
     django.setup()
     _point_files_home()
-    _make_tables()
+    if not has_tables:
+        _make_tables()
     return _seed(backend, delay_seconds)
 
 

@@ -211,6 +211,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 else:
     DATABASES["default"]["ENGINE"] = "polar_site.postgresql"
     DATABASES["default"]["OPTIONS"] = {
+        "server_side_binding": True,
+        "prepare_threshold": 3,
         # Nobody waits long for a server that is away, and the next who asks tries it.
         "pool": {
             "min_size": 1,

@@ -1,6 +1,8 @@
 """Reads of who is who. Never writes."""
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -140,16 +142,22 @@ def _scopes_of(user_id: UUID | None) -> frozenset[str]:
     return frozenset[str]().union(*(ROLE_SCOPES[Role(role)] for role in roles))
 
 
-def standing(principal: Principal, workspace_id: UUID) -> tuple[bool, bool]:
-    """Tell whether a principal is active, and whether it belongs to a workspace.
+def standing(
+    principal: Principal, workspace_id: UUID
+) -> Callable[[], tuple[bool, bool]]:
+    """Ask whether a principal is active, and whether it belongs to a workspace.
 
-    Reads: one plain statement, as every call asks it.
+    Reads: one plain statement, as every call asks it; in a transaction it travels
+    with the next.   Shape: what is called for the two answers.
     """
     prepare = Principal._meta.pk.get_db_prep_value
     ids = [prepare(workspace_id, connection), prepare(principal.id, connection)]
-    with connection.cursor() as cursor:
-        cursor.execute(_STANDING, ids)
-        row = cursor.fetchone()
+    here: Any = connection  # a method of our own backends
+    found = here.execute_later(_STANDING, ids)
+    return lambda: _stands(found(), workspace_id)
+
+
+def _stands(row: Any, workspace_id: UUID) -> tuple[bool, bool]:
     if row is None:
         return False, False
     is_active, kind, home, memberships = row

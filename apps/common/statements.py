@@ -23,7 +23,11 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 def insert(*rows: models.Model) -> None:
-    """Insert new rows of one table, defaults and all, in one statement."""
+    """Insert new rows of one table, defaults and all, in one statement.
+
+    In a transaction it travels with the next statement or the COMMIT, and a row that
+    the database refuses is told there.
+    """
     if not rows:
         return
     here = connections[DEFAULT_DB_ALIAS]
@@ -33,8 +37,7 @@ def insert(*rows: models.Model) -> None:
         if not row._state.adding:
             raise TypeError(f"{type(row).__name__} rows are inserted once")
         values += [prepare(getattr(row, name), here) for name, prepare in columns]
-    with here.cursor() as cursor:
-        cursor.execute(text + ", ".join([marks] * len(rows)), values)
+    _without_answer(here, text + ", ".join([marks] * len(rows)), values)
     for row in rows:
         row._state.adding, row._state.db = False, here.alias
 
@@ -46,23 +49,54 @@ def update(
 
     Values are plain; what is computed from columns goes the ORM's way.
     """
-    if any(hasattr(value, "resolve_expression") for value in values.values()):
+    if _is_computed(values):
         return table._base_manager.filter(**where).update(**values)
     here = connections[DEFAULT_DB_ALIAS]
-    text, prepares = _update_text(table, tuple(where), tuple(values), here.vendor)
-    given = [*values.values(), *where.values()]
-    params = [
-        prepare(value, here) for prepare, value in zip(prepares, given, strict=True)
-    ]
     with here.cursor() as cursor:
-        cursor.execute(text, params)
+        cursor.execute(*_updating(here, table, where, values))
         return int(cursor.rowcount)
 
 
-def delete(table: type[models.Model], where: Mapping[str, Any]) -> int:
+def update_one(
+    table: type[models.Model],
+    where: Mapping[str, Any],
+    values: Mapping[str, Any],
+    *,
+    otherwise: Exception,
+) -> None:
+    """Update the one row that stands so.
+
+    In a transaction it travels with the next statement, at the latest before the
+    COMMIT.   Raises: `otherwise`, here or there, when there is no such row.
+    """
+    here: Any = connections[DEFAULT_DB_ALIAS]
+    if here.in_atomic_block and not _is_computed(values):
+        here.execute_later(*_updating(here, table, where, values), otherwise)
+    elif update(table, where, values) != 1:
+        raise otherwise
+
+
+def _is_computed(values: Mapping[str, Any]) -> bool:
+    return any(hasattr(value, "resolve_expression") for value in values.values())
+
+
+def _updating(
+    here: Any,
+    table: type[models.Model],
+    where: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> tuple[str, list[Any]]:
+    text, prepares = _update_text(table, tuple(where), tuple(values), here.vendor)
+    given = [*values.values(), *where.values()]
+    return text, [
+        prepare(value, here) for prepare, value in zip(prepares, given, strict=True)
+    ]
+
+
+def delete(table: type[models.Model], where: Mapping[str, Any]) -> None:
     """Delete the rows whose columns are equal to these; nothing may refer to them.
 
-    Returns how many.
+    In a transaction it travels as an insert does.
     """
     here = connections[DEFAULT_DB_ALIAS]
     text, prepares = _delete_text(table, tuple(where), here.vendor)
@@ -70,9 +104,7 @@ def delete(table: type[models.Model], where: Mapping[str, Any]) -> int:
     params = [
         prepare(value, here) for prepare, value in zip(prepares, given, strict=True)
     ]
-    with here.cursor() as cursor:
-        cursor.execute(text, params)
-        return int(cursor.rowcount)
+    _without_answer(here, text, params)
 
 
 class Reading(Generic[Row]):
@@ -140,6 +172,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return connection.ops.adapt_datetimefield_value(value)
     return value
+
+
+def _without_answer(here: Any, text: str, params: list[Any]) -> None:
+    """Execute what nobody reads the answer of: in a transaction, with the next."""
+    if here.in_atomic_block:
+        here.execute_later(text, params)
+        return
+    with here.cursor() as cursor:
+        cursor.execute(text, params)
 
 
 @lru_cache(maxsize=64)

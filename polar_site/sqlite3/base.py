@@ -153,6 +153,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Let the next connection be opened anew, with nothing of the file cached."""
         idle.drop(str(self.settings_dict["NAME"]))
 
+    def execute_later(
+        self, sql: str, params: Any, otherwise: Exception | None = None
+    ) -> Callable[[], Any]:
+        """Execute a statement now, for there is no trip to save; return its first
+        row's reader.   Raises: `otherwise` when it did not meet one row."""
+        with self.cursor() as cursor:
+            cursor.execute(sql, params)
+            if otherwise is not None and cursor.rowcount != 1:
+                raise otherwise
+            row = cursor.fetchone()
+        return lambda: row
+
     # --- turns
 
     def _start_transaction_under_autocommit(self) -> None:

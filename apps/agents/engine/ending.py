@@ -64,8 +64,8 @@ def close_turn(turn: Turn, steps: list[Step], close: Close) -> None:
     }
     values["header"] = _header(turn, steps, values)
     where = {"id": turn.id, "state": TurnState.OPEN}
-    if statements.update(Turn, where, values) != 1:
-        raise Fenced("This turn was ended by somebody else.")
+    lost = Fenced("This turn was ended by somebody else.")
+    statements.update_one(Turn, where, values, otherwise=lost)
     for name, value in values.items():
         setattr(turn, name, value)
     statements.delete(Delta, {"turn": turn.id})

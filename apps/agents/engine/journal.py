@@ -108,7 +108,7 @@ class Journal:
     def _move(self, step: Step, state: str, **values: Any) -> None:
         STEP.check(step.state, state)
         where = {"id": step.id, "state": step.state}
-        if statements.update(Step, where, {"state": state, **values}) != 1:
-            raise Fenced(f"Step {step.seq} was moved on by another worker.")
+        lost = Fenced(f"Step {step.seq} was moved on by another worker.")
+        statements.update_one(Step, where, {"state": state, **values}, otherwise=lost)
         for name, value in (values | {"state": state}).items():
             setattr(step, name, value)

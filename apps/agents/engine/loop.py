@@ -257,8 +257,8 @@ class TurnLoop:
             held = {"id": turn.id, "state": TurnState.OPEN, "attempt": turn.attempt}
             turn.attempt += 1
             taken = {"attempt": turn.attempt, "started_at": turn.started_at}
-            if statements.update(Turn, held, taken) != 1:
-                raise Fenced("This turn was taken up by somebody else.")
+            lost = Fenced("This turn was taken up by somebody else.")
+            statements.update_one(Turn, held, taken, otherwise=lost)
             after = self._plan_next()
             self.ctx.check_fence()
         after()

@@ -19,7 +19,7 @@ from apps.agents.models import (
     TurnState,
 )
 from apps.common import clock, ids, statements
-from apps.common.errors import FieldProblem, Invalid
+from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.common.failpoints import reach
 from apps.runs import services as runs
 from apps.runs.models import Run, State, Trigger
@@ -243,6 +243,7 @@ def _touch(conversation: Conversation, text: str) -> None:
     values: dict[str, Any] = {"last_at": clock.now()}
     if not conversation.title:
         values["title"] = " ".join(text.split())[:80]
-    statements.update(Conversation, {"id": conversation.id}, values)
+    gone = NotFound("This conversation is gone.")
+    statements.update_one(Conversation, {"id": conversation.id}, values, otherwise=gone)
     for name, value in values.items():
         setattr(conversation, name, value)

@@ -190,14 +190,12 @@ def _start_at_once(call: Call, request: CallRequest) -> bool:
     if recorded or connection.in_atomic_block:
         return False
     CALL_TRANSITIONS.check(CallState.AUTHORIZED, CallState.EXECUTING)
-    locking, keys = locks.sharing(halt.scopes_of(request))
     now, call_id = clock.now(), Call._meta.pk.get_db_prep_value(call.id, connection)
     moment = connection.ops.adapt_datetimefield_value(now)
     which = [CallState.EXECUTING.value, moment, call_id, CallState.AUTHORIZED.value]
+    locks.share_ahead(halt.scopes_of(request))
     with connection.cursor() as cursor:
-        cursor.execute(locking + _START, [*keys, *which])
-        if locking:
-            cursor.nextset()
+        cursor.execute(_START, which)
         if cursor.rowcount != 1:
             return False
     call.state, call.started_at = CallState.EXECUTING, now
@@ -280,10 +278,14 @@ def fail(call: Call, request: CallRequest, error: PolarError) -> None:
 def _settle(
     call: Call, request: CallRequest, target: CallState, fields: dict[str, Any]
 ) -> None:
-    source = call.state
     now = clock.now()
-    if not move(call.id, source, target, finished_at=now, **fields):
-        raise PermitRefused("This call was settled by somebody else.")
+    CALL_TRANSITIONS.check(call.state, target)
+    statements.update_one(
+        Call,
+        {"id": call.id, "state": call.state},
+        {"state": target, "finished_at": now, **fields},
+        otherwise=PermitRefused("This call was settled by somebody else."),
+    )
     call.state, call.finished_at = target, now
     record(call, request, "call.settled", data=_settled_facts(call, fields))
 

@@ -7,6 +7,7 @@ exclusive already (BEGIN IMMEDIATE).
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import connection
 
@@ -21,13 +22,12 @@ def exclude(scopes: Iterable[str]) -> None:
     _take("pg_advisory_xact_lock", scopes)
 
 
-def sharing(scopes: Iterable[str]) -> tuple[str, list[int]]:
-    """Return the statement that takes the locks shared, to be sent in front of
-    others; nothing where no lock is needed. Shape: (text, values)."""
+def share_ahead(scopes: Iterable[str]) -> None:
+    """Take the locks shared in front of the next statement, in its transaction."""
     if connection.vendor != "postgresql":
-        return "", []
-    text, keys = _statement("pg_advisory_xact_lock_shared", scopes)
-    return f"{text}; ", keys
+        return
+    here: Any = connection  # a method of our own backends
+    here.execute_later(*_statement("pg_advisory_xact_lock_shared", scopes))
 
 
 def _take(function: str, scopes: Iterable[str]) -> None:

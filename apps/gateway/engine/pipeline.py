@@ -65,7 +65,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
     doubtful: Call | None = None
     try:
         with transaction.atomic():
-            sight = see(call.idempotency_key)
+            sight = see(request, call.idempotency_key)
             earlier = ledger.find_earlier(call) if sight.earlier else None
             if earlier is not None:
                 if earlier.state == CallState.SUCCEEDED:

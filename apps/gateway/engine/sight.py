@@ -4,12 +4,15 @@ Most calls meet no halt, no budget and no earlier try of themselves. One plain
 statement says so, and the stages ask the tables only where there is something.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import connection
 
+from apps.access import queries as access
 from apps.audit.queries import EPOCH
 from apps.gateway.models import Setting
+from apps.gateway.ports import CallRequest
 
 from .standing import Stamp
 
@@ -37,23 +40,27 @@ class Sight:
     halts: int
     budgets: int
     earlier: int
+    #: Tells whether who asks is active, and belongs to the workspace.
+    standing: Callable[[], tuple[bool, bool]]
     #: Changes whenever a grant is made or revoked.
     grants: Stamp = (0, 0, "")
     #: The store's epoch; empty before its log has begun.
     epoch: str = ""
 
 
-def see(idempotency_key: str) -> Sight:
+def see(request: CallRequest, idempotency_key: str) -> Sight:
     """Read the rules and count what concerns a call with this key."""
+    standing = access.standing(request.principal, request.workspace_id)
     with connection.cursor() as cursor:
         cursor.execute(_SEE, [idempotency_key])
         row = cursor.fetchone()
     if row is None:
         Setting.load()
-        return see(idempotency_key)
+        return see(request, idempotency_key)
     stamp = (int(row[11]), int(row[12]), str(row[13] or ""))
     halts, budgets, earlier = row[8:11]
-    return Sight(Setting(1, *row[:8]), halts, budgets, earlier, stamp, row[14] or "")
+    setting, epoch = Setting(1, *row[:8]), row[14] or ""
+    return Sight(setting, halts, budgets, earlier, standing, stamp, epoch)
 
 
 def count_halts() -> int:

@@ -43,8 +43,9 @@ def write_as_owner(claimed: Claimed, target: str, **changes: Any) -> None:
     audit.check_here()
     LIFECYCLE.check(State.RUNNING, target)
     where = {"id": claimed.id, "fence": claimed.fence, "state": State.RUNNING}
-    if statements.update(Run, where, {"state": target, **NOT_LEASED, **changes}) != 1:
-        raise Fenced(run_id=str(claimed.id), fence=claimed.fence)
+    lost = Fenced(run_id=str(claimed.id), fence=claimed.fence)
+    values = {"state": target, **NOT_LEASED, **changes}
+    statements.update_one(Run, where, values, otherwise=lost)
 
 
 def record(run: Run, event: str, *, by: Actor = SYSTEM, **facts: Any) -> None:
