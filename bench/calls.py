@@ -1,4 +1,4 @@
-"""`python -m bench.calls COUNT THREADS`: one of several processes that make calls.
+"""`python -m bench.calls COUNT THREADS outside|inside`: one of several processes that make calls.
 
 Started by bench.gate on a database that is there already. Says "ready", waits for a
 line, makes its calls, and tells when it began and ended and what CPU it took.
@@ -14,7 +14,7 @@ from . import stand
 
 
 def main() -> int:
-    count, threads = int(sys.argv[1]), int(sys.argv[2])
+    count, threads, inside = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "inside"
     place = stand.build(
         os.environ["POLAR_BENCH_BACKEND"],
         os.environ["DATABASE_URL"],
@@ -26,7 +26,7 @@ def main() -> int:
     from . import gate
 
     def one(_: int) -> None:
-        gateway.call(gate._request(place))
+        gateway.call(gate._request(place, inside=inside))
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(threads * 4)))

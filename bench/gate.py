@@ -47,7 +47,8 @@ def measure(stand: Stand, count: int, threads: int) -> list[Row]:
         *_decisions(stand, count),
         *_calls(stand, count, 1),
         *_calls(stand, count * 2, threads),
-        *_processes(stand, count * 2, 2, threads // 2),
+        *_processes(stand, count * 2, 2, threads // 2, "outside"),
+        *_processes(stand, count * 2, 2, threads // 2, "inside"),
     ]
 
 
@@ -67,7 +68,8 @@ def _make_rules(stand: Stand) -> None:
     )
 
 
-def _request(stand: Stand) -> CallRequest:
+def _request(stand: Stand, *, inside: bool = False) -> CallRequest:
+    """One allowed call, of an effect outside or one that is rows of the store."""
     run_id = ids.new_id()
 
     def perform(permit: Permit) -> Result:
@@ -82,6 +84,7 @@ def _request(stand: Stand) -> CallRequest:
         arguments=ARGUMENTS,
         perform=perform,
         effect_class=EffectClass.INTERNAL,
+        is_inside=inside,
         risk=Risk("write", "external"),
         lineage=Lineage(run_id=run_id, root_id=run_id, agent="bench"),
         scope=SCOPE,
@@ -135,9 +138,11 @@ def _calls(stand: Stand, count: int, threads: int) -> list[Row]:
     ]
 
 
-def _processes(stand: Stand, count: int, processes: int, threads: int) -> list[Row]:
+def _processes(
+    stand: Stand, count: int, processes: int, threads: int, where: str
+) -> list[Row]:
     """The same calls from several processes, as many as there are cores."""
-    command = [sys.executable, "-m", "bench.calls", str(count), str(threads)]
+    command = [sys.executable, "-m", "bench.calls", str(count), str(threads), where]
     env = {**os.environ, "POLAR_BENCH_BACKEND": stand.backend}
     started = [
         subprocess.Popen(
@@ -160,7 +165,7 @@ def _processes(stand: Stand, count: int, processes: int, threads: int) -> list[R
     if made != wanted:
         raise SystemExit(f"{wanted} calls left {made} rows")
     wall = max(one["ended"] for one in said) - min(one["began"] for one in said)
-    title = f"audited allowed calls, {processes} processes of {threads} threads"
+    title = f"audited allowed calls {where}, {processes} processes of {threads} threads"
     used = sum(one["cpu"] for one in said)
     return [
         (title, made / wall, "/s"),

@@ -157,10 +157,12 @@ class Permit:
         args_digest: str,
         idempotency_key: str,
         start: Callable[[], None],
+        is_inside: bool = False,
     ) -> None:
         self.call_id = call_id
         self.idempotency_key = idempotency_key
         self.is_spent = False
+        self._is_inside = is_inside
         self._args_digest = args_digest
         self._start = start
 
@@ -175,7 +177,8 @@ class Permit:
             raise PermitRefused("This permit is spent.")
         if canonical.digest(canonical.arguments(arguments)) != self._args_digest:
             raise PermitRefused("This permit was given for other arguments.")
-        check_outside_transaction()
+        if waits or not self._is_inside:
+            check_outside_transaction()
         self._start()
         self.is_spent = True
         if waits:
@@ -225,6 +228,9 @@ class CallRequest:
     #: Writes what else follows from a success, in the transaction that settles it.
     settled: Callable[[Outcome], None] | None = None
     effect_class: EffectClass = EffectClass.PURE
+    #: What it does is rows of this store, written by `perform`: it happens in the
+    #: transaction that decides, exactly once or not at all.
+    is_inside: bool = False
     risk: Risk = field(default_factory=Risk)
     lineage: Lineage = field(default_factory=Lineage)
     scope: Json | None = None

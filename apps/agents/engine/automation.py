@@ -84,6 +84,7 @@ def ask(
             arguments=said,
             perform=perform,
             effect_class=EffectClass.INTERNAL,
+            is_inside=True,
             risk=Risk("write", "internal"),
             estimate=estimate,
             lineage=Lineage(

@@ -178,6 +178,7 @@ class Delegation:
             arguments=arguments,
             perform=perform,
             effect_class=EffectClass.INTERNAL,
+            is_inside=True,
             risk=RISK,
             lineage=replace(
                 self._line,

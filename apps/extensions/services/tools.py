@@ -116,6 +116,7 @@ def _call_of(request: ToolCallRequest, capability: Capability) -> CallRequest:
         arguments=request.arguments,
         perform=_performing(capability, request.arguments, context),
         effect_class=EffectClass(capability.effect_class),
+        is_inside=_is_inside(capability),
         risk=capability.risk,
         lineage=request.lineage,
         scope=request.scope,
@@ -129,6 +130,12 @@ def _call_of(request: ToolCallRequest, capability: Capability) -> CallRequest:
         max_output_bytes=sources.limits_of(row).output_bytes,
         bulk_threshold=capability.bulk_threshold,
     )
+
+
+def _is_inside(capability: Capability) -> bool:
+    """Code of this house that writes rows of this store, and nothing else."""
+    is_native = ports.native_tools.find(capability.name) is not None
+    return is_native and capability.effect_class == EffectClass.INTERNAL
 
 
 def _performing(

@@ -36,6 +36,8 @@ RECORDED_START = CAREFUL | {EffectClass.KEYED}
 #: An operator said that it did not happen and is not to be repeated.
 LEFT_UNDONE = "did_not_happen"
 _LEFT = {"error_code": "abandoned"}
+#: What PostgreSQL and SQLite call the constraint that lets one call of a key through.
+ONE_PER_KEY = ("call_one_effect_per_key", "gateway_call.idempotency_key")
 #: How long a start may wait for its seal.
 SEAL_SECONDS = 10.0
 #: A call without a run that started longer ago has been lost.
@@ -219,6 +221,25 @@ def _start_once(call: Call, request: CallRequest) -> Event | None:
     return None
 
 
+def same_effect(error: IntegrityError) -> PolarError | IntegrityError:
+    """Tell the constraint that lets one call of a key through from any other."""
+    if any(name in str(error) for name in ONE_PER_KEY):
+        return Conflict("The same effect is being done right now.")
+    return error
+
+
+def start_inside(call: Call, request: CallRequest) -> None:
+    """AUTHORIZED → EXECUTING in the deciding transaction, whose locks hold the halts.
+
+    Raises: NotTrusted; StoreInDoubt.   Again: a permit is spent once.
+    """
+    audit.check_here()
+    if request.standing is not None:
+        trust.check_facts(request.standing())
+    CALL_TRANSITIONS.check(call.state, CallState.EXECUTING)
+    call.state, call.started_at = CallState.EXECUTING, clock.now()
+
+
 def _nature(call: Call) -> dict[str, Any]:
     return {"effect_class": str(call.effect_class)}
 
@@ -259,20 +280,59 @@ def succeed(call: Call, request: CallRequest, outcome: Outcome) -> None:
     failpoints.reach("call.settled")
 
 
+def settle_inside(call: Call, request: CallRequest, outcome: Outcome) -> None:
+    """Insert the row as it ends, in the transaction that did it."""
+    text = canonical.arguments(outcome.output)
+    fields = {
+        "result": text,
+        "result_digest": canonical.digest(text),
+        **_usage_fields(outcome.usage),
+    }
+    _end_in_memory(call, CallState.SUCCEEDED, fields)
+    statements.insert(call)
+    if call.facts.get("reserved"):
+        meter.release(call.id, spent=outcome.usage.micros, usage=outcome.usage)
+    if request.settled is not None:
+        request.settled(outcome)
+    record(call, request, "call.settled", data=_settled_facts(call, fields))
+
+
+def fail_undone(call: Call, request: CallRequest, error: PolarError) -> None:
+    """Write down what failed inside and was undone: nothing of it happened."""
+    error.facts.setdefault("call_id", str(call.id))
+    fields = _error_fields(error)
+    _end_in_memory(call, CallState.FAILED, fields)
+    call._state.adding = True  # an insert was undone with the rest
+    with transaction.atomic():
+        statements.insert(call)
+        record(call, request, "call.settled", data=_settled_facts(call, fields))
+
+
+def _end_in_memory(call: Call, target: CallState, fields: dict[str, Any]) -> None:
+    CALL_TRANSITIONS.check(call.state, target)
+    call.state, call.finished_at = target, clock.now()
+    for name, value in fields.items():
+        setattr(call, name, value)
+
+
 def fail(call: Call, request: CallRequest, error: PolarError) -> None:
     """Write down that it failed, or that nobody knows."""
     unknown = isinstance(error, OutcomeUnknown)
     never_started = call.state == CallState.AUTHORIZED
     target = CallState.UNKNOWN if unknown and not never_started else CallState.FAILED
-    fields = {
-        "error_code": (error.reason_code or error.code)[:64],
-        "error_detail": redaction.scrub(error.detail)[:4000],
-    }
+    fields = _error_fields(error)
     with transaction.atomic():
         _settle(call, request, target, fields)
         if target == CallState.FAILED and call.facts.get("reserved"):
             usage = error.facts.get("usage") or Usage()
             meter.release(call.id, spent=usage.micros, usage=usage)
+
+
+def _error_fields(error: PolarError) -> dict[str, str]:
+    return {
+        "error_code": (error.reason_code or error.code)[:64],
+        "error_detail": redaction.scrub(error.detail)[:4000],
+    }
 
 
 def _settle(

@@ -1,5 +1,7 @@
 """THE pipeline: decide, start, do, settle. Nothing reaches outside without it.
 
+An effect that is rows of this store does all of it in one transaction. Any other:
+
 1. One transaction: an earlier try of the same effect is looked up, the stages
    decide, the row is written AUTHORIZED (or DENIED, or AWAITING_APPROVAL).
 2. The adapter spends the permit: AUTHORIZED → EXECUTING, halts read again.
@@ -12,8 +14,9 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from apps.audit import services as audit
+from apps.audit.errors import StoreInDoubt
 from apps.common import canonical, clock, failpoints, ids, redaction, statements
-from apps.common.errors import ApprovalRequired, Conflict, Invalid, PolarError
+from apps.common.errors import ApprovalRequired, Conflict, Fenced, Invalid, PolarError
 from apps.gateway.errors import OutputBroken
 from apps.gateway.models import (
     Call,
@@ -23,10 +26,10 @@ from apps.gateway.models import (
 from apps.gateway.policies import problems_of
 from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 
-from . import asking, ledger
+from . import asking, ledger, locks
 from .decision import Decision
 from .sight import Sight, see
-from .stages import DECIDE, trust
+from .stages import DECIDE, halt, trust
 
 #: What deciding a call again may change on its row.
 DECIDED_FIELDS = (
@@ -49,11 +52,61 @@ def run(request: CallRequest) -> Outcome:
     call = ledger.new_row(request)
     call.trace_id = call.trace_id or ids.current_trace_id()
     call.idempotency_key = ledger.key_of(request, call.args_digest)
+    if request.is_inside and (outcome := _happen_inside(call, request)) is not None:
+        return outcome
     call, earlier = _authorize(call, request)
     if earlier is not None:
         return _replay(earlier)
     failpoints.reach("call.authorized")
     return _execute(call, request)
+
+
+def _happen_inside(call: Call, request: CallRequest) -> Outcome | None:
+    """Decide, do and settle in one transaction: exactly once, or not at all.
+
+    1. The halts' locks are taken first: what is read next stands until the commit.
+    2. The stages decide. A refusal leaves its row, as ever.
+    3. It is done, and its row and event are written as settled. What fails undoes all
+       of it, and is written down afterwards.
+    None: there was an earlier try, and the long way knows what to do with it.
+    """
+    refusal: PolarError | None = None
+    outcome: Outcome | None = None
+    try:
+        with transaction.atomic():
+            locks.share_ahead(halt.scopes_of(request))
+            sight = see(request, call)
+            if sight.earlier:
+                return None
+            refusal = _decide(call, request, sight, is_last=False)
+            if refusal is None:
+                outcome = _do_inside(call, request)
+    except IntegrityError as error:
+        raise ledger.same_effect(error) from error
+    except (Fenced, StoreInDoubt):
+        raise  # nothing happened, and who lost the run writes nothing
+    except PolarError as error:
+        ledger.fail_undone(call, request, error)
+        raise
+    if refusal is not None:
+        asking.rehearse(request, refusal)
+        raise refusal
+    failpoints.reach("call.settled")
+    return outcome
+
+
+def _do_inside(call: Call, request: CallRequest) -> Outcome:
+    permit = Permit(
+        call_id=call.id,
+        args_digest=call.args_digest,
+        idempotency_key=call.idempotency_key,
+        start=lambda: ledger.start_inside(call, request),
+        is_inside=True,
+    )
+    outcome = _perform(call, request, permit)
+    ledger.settle_inside(call, request, outcome)
+    failpoints.reach("call.settle.before_commit")
+    return outcome
 
 
 def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
@@ -65,7 +118,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
     doubtful: Call | None = None
     try:
         with transaction.atomic():
-            sight = see(request, call.idempotency_key)
+            sight = see(request, call)
             earlier = ledger.find_earlier(call) if sight.earlier else None
             if earlier is not None:
                 if earlier.state == CallState.SUCCEEDED:
@@ -77,7 +130,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
             if doubtful is None or not _is_doubtful(doubtful):
                 refusal = _decide(call, request, sight)
     except IntegrityError as error:
-        raise Conflict("The same effect is being done right now.") from error
+        raise ledger.same_effect(error) from error
     if doubtful is not None:
         ledger.check_not_in_doubt(doubtful)
     if refusal is not None:
@@ -100,8 +153,13 @@ def _resume(call: Call, earlier: Call) -> Call:
     return earlier
 
 
-def _decide(call: Call, request: CallRequest, sight: Sight) -> PolarError | None:
-    """Ask the stages in order and write the verdict. Returns the refusal."""
+def _decide(
+    call: Call, request: CallRequest, sight: Sight, *, is_last: bool = True
+) -> PolarError | None:
+    """Ask the stages in order and write the verdict. Returns the refusal.
+
+    A new row that is settled in this very transaction is inserted then, not here.
+    """
     decision = Decision(request, call, clock.now(), sight)
     call.facts = decision.facts
     try:
@@ -117,7 +175,7 @@ def _decide(call: Call, request: CallRequest, sight: Sight) -> PolarError | None
     call.stage = ""
     decision.facts["reserved"] = len(decision.reserved)
     call.reserved_micros = request.estimate.micros
-    _save(call, CallState.AUTHORIZED, sight)
+    _save(call, CallState.AUTHORIZED, sight, is_last=is_last)
     if decision.reserved:
         Reservation.objects.bulk_create(
             Reservation(call=call, budget_id=budget_id, amount=amount)
@@ -164,11 +222,12 @@ def _ask(
     return refusal
 
 
-def _save(call: Call, target: CallState, sight: Sight) -> None:
+def _save(call: Call, target: CallState, sight: Sight, *, is_last: bool = True) -> None:
     if call._state.adding:
         call.state = target
         call.epoch = sight.epoch or audit.epoch()
-        statements.insert(call)
+        if is_last:
+            statements.insert(call)
         return
     kept = {name: getattr(call, name) for name in DECIDED_FIELDS}
     if call.state == target:
@@ -201,23 +260,28 @@ def _execute(call: Call, request: CallRequest) -> Outcome:
         start=lambda: ledger.start(call, request),
     )
     try:
-        result = request.perform(permit)
-        if not permit.is_spent:
-            raise OutputBroken("The adapter answered without spending its permit.")
-        output = _check_output(request, redaction.scrub_tree(result.output))
+        outcome = _perform(call, request, permit)
     except PolarError as error:
         error.facts.setdefault("call_id", str(call.id))
         ledger.fail(call, request, error)
         raise
-    outcome = Outcome(
+    ledger.succeed(call, request, outcome)
+    return outcome
+
+
+def _perform(call: Call, request: CallRequest, permit: Permit) -> Outcome:
+    """Let the adapter do it, and hold what it brings to what was promised."""
+    result = request.perform(permit)
+    if not permit.is_spent:
+        raise OutputBroken("The adapter answered without spending its permit.")
+    output = _check_output(request, redaction.scrub_tree(result.output))
+    return Outcome(
         call.id,
         CallState.SUCCEEDED,
         output,
         result.usage,
         is_degraded=_ran_open(call),
     )
-    ledger.succeed(call, request, outcome)
-    return outcome
 
 
 def _ran_open(call: Call) -> bool:

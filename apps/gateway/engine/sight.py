@@ -11,9 +11,10 @@ from django.db import connection
 
 from apps.access import queries as access
 from apps.audit.queries import EPOCH
-from apps.gateway.models import Setting
+from apps.gateway.models import Call, Setting
 from apps.gateway.ports import CallRequest
 
+from . import trees
 from .standing import Stamp
 
 _SEE = f"""
@@ -42,25 +43,28 @@ class Sight:
     earlier: int
     #: Tells whether who asks is active, and belongs to the workspace.
     standing: Callable[[], tuple[bool, bool]]
+    #: Sums up the calls of this one's root; None where nobody will ask.
+    tree: Callable[[], trees.Tree] | None
     #: Changes whenever a grant is made or revoked.
     grants: Stamp = (0, 0, "")
     #: The store's epoch; empty before its log has begun.
     epoch: str = ""
 
 
-def see(request: CallRequest, idempotency_key: str) -> Sight:
+def see(request: CallRequest, call: Call) -> Sight:
     """Read the rules and count what concerns a call with this key."""
     standing = access.standing(request.principal, request.workspace_id)
+    tree = trees.ask_ahead(request, call)
     with connection.cursor() as cursor:
-        cursor.execute(_SEE, [idempotency_key])
+        cursor.execute(_SEE, [call.idempotency_key])
         row = cursor.fetchone()
     if row is None:
         Setting.load()
-        return see(request, idempotency_key)
+        return see(request, call)
     stamp = (int(row[11]), int(row[12]), str(row[13] or ""))
     halts, budgets, earlier = row[8:11]
     setting, epoch = Setting(1, *row[:8]), row[14] or ""
-    return Sight(setting, halts, budgets, earlier, standing, stamp, epoch)
+    return Sight(setting, halts, budgets, earlier, standing, tree, stamp, epoch)
 
 
 def count_halts() -> int:

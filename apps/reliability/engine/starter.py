@@ -48,6 +48,7 @@ def start_scheduled_turn(ctx: RunContext) -> Finish:
             arguments=arguments,
             perform=perform,
             effect_class=EffectClass.INTERNAL,
+            is_inside=True,
             risk=Risk("write", "internal"),
             lineage=Lineage(
                 run_id=ctx.run_id,

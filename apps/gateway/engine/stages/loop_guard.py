@@ -6,28 +6,21 @@ are exact; everything is derived from the ledger, nothing from what a caller say
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 from django.db import connection
 from django.db.models import F
 
 from apps.common.errors import BudgetExceeded
 from apps.common.units import format_usd
+from apps.gateway.engine import trees
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import LoopGuardTripped
 from apps.gateway.models import ApprovalRequest, CallState, CallTree
 from apps.gateway.ports import CallKind
 
-COUNTED = frozenset({CallKind.TOOL, CallKind.HANDOFF})
 #: A refused handoff opened no turn; a refused tool call is still a repetition.
 NOT_MADE = [CallState.REQUESTED, CallState.DENIED]
-_TREE = """
-    SELECT min(created_at), coalesce(sum(micros), 0),
-           count(DISTINCT CASE WHEN kind = %s AND capability = %s AND args_digest = %s
-                                AND idempotency_key <> %s THEN idempotency_key END)
-      FROM gateway_call WHERE root_id = %s
-"""
 #: Distinct keys: a resumed effect is not a repetition.
 _HANDOFFS = """
     SELECT count(DISTINCT CASE WHEN capability = %s AND args_digest = %s
@@ -53,15 +46,6 @@ class Made:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """What the calls of one root come to.   Units: micro-USD, distinct effects."""
-
-    began: datetime | None
-    micros: int
-    same: int
-
-
 def check(decision: Decision) -> str:
     """Refuse depth, repetition, fan-out and total cost beyond the limits.
 
@@ -75,12 +59,12 @@ def check(decision: Decision) -> str:
     if depth > setting.max_depth:
         _trip(f"depth {depth} is over the limit {setting.max_depth}", "depth")
     _check_share(decision)
-    is_counted = decision.request.kind in COUNTED
+    is_counted = decision.request.kind in trees.COUNTED
     if lineage.root_id is None or not (is_counted or lineage.depth):
         return "clear"
     if is_handoff:
         _enter_tree(decision)
-    tree = _look(decision)
+    tree = (decision.sight.tree or trees.ask(decision.request, decision.call))()
     _check_totals(decision, tree)
     if not is_counted:
         return "clear"
@@ -120,20 +104,7 @@ def _enter_tree(decision: Decision) -> None:
     CallTree.objects.filter(root_id=root).update(handoffs=F("handoffs") + 1)
 
 
-def _look(decision: Decision) -> Tree:
-    """Sum the tree up in one plain statement, as every tool call asks it."""
-    request, call = decision.request, decision.call
-    root = _key(request.lineage.root_id)
-    this = [str(request.kind), request.capability, call.args_digest]
-    with connection.cursor() as cursor:
-        cursor.execute(_TREE, [*this, call.idempotency_key, root])
-        began, micros, same = cursor.fetchone()
-    if isinstance(began, str):  # SQLite knows no times
-        began = datetime.fromisoformat(began).replace(tzinfo=UTC)
-    return Tree(began, int(micros), same)
-
-
-def _check_totals(decision: Decision, tree: Tree) -> None:
+def _check_totals(decision: Decision, tree: trees.Tree) -> None:
     setting = decision.setting
     limit = timedelta(seconds=setting.max_root_seconds)
     took = decision.now - tree.began if tree.began else timedelta()
@@ -168,16 +139,11 @@ def _made(decision: Decision) -> Made:
     request, call = decision.request, decision.call
     line = request.lineage
     this = [request.capability, call.args_digest, request.capability, line.agent]
-    where = [_key(line.root_id), call.idempotency_key, str(CallKind.HANDOFF)]
-    step_id = line.step_id and _key(line.step_id)
+    where = [trees.key_of(line.root_id), call.idempotency_key, str(CallKind.HANDOFF)]
+    step_id = line.step_id and trees.key_of(line.step_id)
     with connection.cursor() as cursor:
         cursor.execute(_HANDOFFS, [*this, step_id, *where, *map(str, NOT_MADE)])
         return Made(*cursor.fetchone())
-
-
-def _key(value: Any) -> Any:
-    """Give an id as the driver takes it."""
-    return value if connection.features.has_native_uuid_field else value.hex
 
 
 def _check_handoffs(decision: Decision, made: Made) -> None:
