@@ -1,4 +1,4 @@
-"""`python -m bench.calls COUNT THREADS outside|inside`: one of several processes that make calls.
+"""`python -m bench.calls COUNT THREADS outside|inside`: one of several callers.
 
 Started by bench.gate on a database that is there already. Says "ready", waits for a
 line, makes its calls, and tells when it began and ended and what CPU it took.
