@@ -1,6 +1,7 @@
 """A script sees its package, its arguments and nothing else."""
 
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -248,3 +249,19 @@ def test_processes_of_this_host_are_read():
     seen = {each.pid for each in processes.everything()}
 
     assert os.getpid() in seen
+
+
+def test_child_whose_mark_cannot_be_read_yet_is_ended_all_the_same():
+    """While the kernel still loads a program its command line is empty."""
+    with subprocess.Popen(["sleep", "60"]) as unmarked:
+        assert processes.end_child("no such mark", unmarked.pid)
+        assert unmarked.wait(5) < 0
+
+
+def test_process_of_somebody_else_is_never_ended_by_its_number():
+    alive = processes.look_at(os.getpid())
+    assert alive is not None
+
+    assert processes.end_child("no such mark", alive.parent)
+
+    assert processes.look_at(alive.parent) is not None

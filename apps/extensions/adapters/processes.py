@@ -76,9 +76,13 @@ def _with_children(found: list[Seen], seen: list[Seen]) -> list[Seen]:
     return found
 
 
-def end_child(child_id: str) -> bool:
-    """Kill one child and all that it started. Returns whether they are gone."""
-    return _end(CHILD_MARK, child_id)[1]
+def end_child(child_id: str, pid: int) -> bool:
+    """Kill one child and all that it started. Returns whether they are gone.
+
+    Its mark cannot be read yet while the kernel still loads its program; it is known
+    by its number too, as long as this process is its parent.
+    """
+    return _end(CHILD_MARK, child_id, pid)[1]
 
 
 def end_extension(extension_id: UUID) -> list[Termination]:
@@ -97,7 +101,9 @@ def end_extension(extension_id: UUID) -> list[Termination]:
     ]
 
 
-def _end(mark: str, value: str) -> tuple[list[tuple[Seen, UUID | None]], bool]:
+def _end(
+    mark: str, value: str, own: int = 0
+) -> tuple[list[tuple[Seen, UUID | None]], bool]:
     """Kill whatever carries a mark, looking again until nothing does: what was
     being started meanwhile is found by the next look.
 
@@ -108,8 +114,13 @@ def _end(mark: str, value: str) -> tuple[list[tuple[Seen, UUID | None]], bool]:
     tops: dict[int, tuple[Seen, UUID | None]] = {}
     while True:
         seen = everything()
-        marked = {each.pid for each in seen if _mark(each.pid, mark) == value}
-        tree = _with_children([each for each in seen if each.pid in marked], seen)
+        marked = [
+            each
+            for each in seen
+            if _mark(each.pid, mark) == value
+            or (each.pid == own and each.parent == os.getpid())
+        ]
+        tree = _with_children(marked, seen)
         alive = [each for each in tree if each.state not in "ZX"]
         if not alive or clock.monotonic() > began + END_SECONDS:
             return list(tops.values()), not alive

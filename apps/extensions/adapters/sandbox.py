@@ -159,7 +159,9 @@ class Child:
         processes.forget(self.process.pid)
         # What ends by itself has taken everything inside along.
         if self.is_alive or (self.process.returncode or 0) < 0:
-            await asyncio.to_thread(processes.end_child, self.job.child_id)
+            await asyncio.to_thread(
+                processes.end_child, self.job.child_id, self.process.pid
+            )
         await asyncio.wait(self._tasks[:1], timeout=LAST_WORDS_SECONDS)
         # A pipe that nobody reads any more would hold the rest open.
         self.process._transport.close()  # type: ignore[attr-defined]
