@@ -63,14 +63,12 @@ def django_db_setup(
 
 
 @pytest.fixture(autouse=True)
-def clock_asks_no_database(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def clock_asks_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """On PostgreSQL the clock measures the database's time every few seconds through
-    an open connection. Only its own tests let it: everywhere else it would be one
-    statement more, now and then, in a page whose statements are counted."""
-    if request.module.__name__ != "tests.common.test_clock":
-        monkeypatch.setattr(clock, "_connection_is_open", lambda: False)
+    an open connection: one statement more, now and then, in a page whose statements
+    are counted. A test that wants it says so (`tests/common/test_clock.py`)."""
+    monkeypatch.setattr(clock, "_connection_is_open", lambda: False)
+    monkeypatch.setattr(clock, "_database_zero", None)
 
 
 @pytest.fixture(autouse=True)

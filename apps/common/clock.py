@@ -3,7 +3,8 @@
 A wall clock may jump; leases must not. The time given out never runs
 backwards within a process: it is the larger of the wall clock and the time at
 boot plus the monotonic clock. On PostgreSQL the wall clock is the database's,
-measured as an offset every few seconds, so that all hosts agree on leases.
+measured every few seconds and carried on by the monotonic clock in between, so that
+all hosts agree on leases and a jump of this host's wall clock moves none.
 """
 
 import threading
@@ -16,12 +17,16 @@ from django.db import connection
 
 #: Seconds between two measurements of the database's clock.
 MEASURE_EVERY_SECONDS = 5.0
+#: The wall clock went so far apart from the monotonic one: it jumped, or this host
+#: slept, which the monotonic clock does not count. Units: seconds.
+JUMP_SECONDS = 1.0
 
 _lock = threading.Lock()
 _boot_wall = time.time()
 _boot_monotonic = time.monotonic()
-_offset_seconds = 0.0
-_measured_at: float | None = None
+#: The database's time when the monotonic clock was zero; None before it was measured.
+_database_zero: float | None = None
+_measured_at = (0.0, 0.0)  # wall, monotonic
 _frozen: datetime | None = None
 
 
@@ -29,9 +34,11 @@ def now() -> datetime:
     """Tell the time in UTC, never earlier than it was told before boot drift."""
     if _frozen is not None:
         return _frozen
+    zero = _measured_zero()
+    if zero is not None:
+        return datetime.fromtimestamp(zero + time.monotonic(), UTC)
     steady = _boot_wall + (time.monotonic() - _boot_monotonic)
-    wall = max(time.time(), steady)
-    return datetime.fromtimestamp(wall + _database_offset(), UTC)
+    return datetime.fromtimestamp(max(time.time(), steady), UTC)
 
 
 def monotonic() -> float:
@@ -68,21 +75,28 @@ def advance(seconds: float) -> None:
 
 def offset_seconds() -> float:
     """Tell how far the database's clock is ahead of this machine's."""
-    return _database_offset()
+    zero = _measured_zero()
+    return 0.0 if zero is None else zero + time.monotonic() - time.time()
 
 
-def _database_offset() -> float:
-    global _offset_seconds, _measured_at
+def _measured_zero() -> float | None:
+    global _database_zero, _measured_at
     if connection.vendor != "postgresql":
-        return 0.0
-    due = _measured_at is None or monotonic() - _measured_at > MEASURE_EVERY_SECONDS
-    if due and _connection_is_open() and _lock.acquire(blocking=False):
+        return None
+    if _is_due() and _connection_is_open() and _lock.acquire(blocking=False):
         try:
-            _offset_seconds = _measure()
-            _measured_at = monotonic()
+            _database_zero = _measure()
+            _measured_at = time.time(), time.monotonic()
         finally:
             _lock.release()
-    return _offset_seconds
+    return _database_zero
+
+
+def _is_due() -> bool:
+    if _database_zero is None:
+        return True
+    wall, steady = time.time() - _measured_at[0], time.monotonic() - _measured_at[1]
+    return steady > MEASURE_EVERY_SECONDS or abs(wall - steady) > JUMP_SECONDS
 
 
 def _connection_is_open() -> bool:
@@ -93,4 +107,4 @@ def _connection_is_open() -> bool:
 def _measure() -> float:
     with connection.cursor() as cursor:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
-        return float(cursor.fetchone()[0]) - time.time()
+        return float(cursor.fetchone()[0]) - time.monotonic()

@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from django.db import connection
 
 from apps.common import clock
 
@@ -31,8 +32,7 @@ def test_now_follows_a_wall_clock_that_is_set_forward(monkeypatch):
     ahead = float(round(time.time()) + 3600)
     monkeypatch.setattr(time, "time", lambda: ahead)
 
-    # On PostgreSQL the database's clock decides, some microseconds apart.
-    assert clock.now().timestamp() >= ahead - 0.1
+    assert clock.now().timestamp() >= ahead
 
 
 def test_frozen_holds_the_clock_and_lets_go():
@@ -74,3 +74,40 @@ def test_monotonic_moves_forward():
     clock.sleep(0.001)
 
     assert clock.monotonic() > first
+
+
+@pytest.fixture
+def measured(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no clock of its own")
+    monkeypatch.setattr(clock, "_connection_is_open", lambda: True)
+    clock.now()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_jump_of_this_hosts_wall_clock_moves_no_lease_on_postgresql(
+    measured: None, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    really, before = time.time, clock.now()
+    monkeypatch.setattr(time, "time", lambda: really() + jump)
+
+    told = [clock.now(), clock.now()]  # the jump has it measured anew
+
+    assert all(0 <= (each - before).total_seconds() < 60 for each in told)
+    assert clock.offset_seconds() == pytest.approx(-jump, abs=60)
+
+
+@pytest.mark.postgres
+def test_clock_of_the_database_decides_on_postgresql(
+    measured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = clock._database_zero
+    assert zero is not None
+    monkeypatch.setattr(clock, "_measure", lambda: zero + 7200)
+    monkeypatch.setattr(clock, "_measured_at", (0.0, 0.0))  # long ago
+
+    assert (clock.now() - datetime.now(UTC)).total_seconds() == pytest.approx(
+        7200, abs=60
+    )
+    assert clock.offset_seconds() == pytest.approx(7200, abs=60)
