@@ -10,17 +10,16 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from apps.channels.adapters import slack_blocks, slack_events, slack_text
+from apps.channels.adapters import files, slack_blocks, slack_events, slack_text
 from apps.channels.adapters.slack_door import check_age, check_signature
 from apps.channels.adapters.slack_socket import Socket
 from apps.channels.adapters.slack_web import (
     API_URL,
     FILES_URL,
-    LARGEST_FILE,
     GuardedWebClient,
     ask,
     load_file,
@@ -42,7 +41,7 @@ from apps.channels.ports import (
     check_hold,
 )
 from apps.common import clock, redaction
-from apps.common.errors import Denied, UpstreamError
+from apps.common.errors import UpstreamError
 from apps.gateway.ports import Permit
 
 logger = logging.getLogger(__name__)
@@ -61,8 +60,6 @@ MARKS: Final = {
     "✅": "white_check_mark",
     "❌": "x",
 }
-#: What is read as text.
-READABLE: Final = ("text/", "application/json")
 _KEY_EVENT: Final = "polar_message"
 _HARMLESS: Final = frozenset({"already_reacted", "no_reaction", "message_not_found"})
 
@@ -172,19 +169,15 @@ class SlackTransport:
 
     def fetch(self, line: Line, attachment: Attachment) -> Attachment:
         """Read a small text file; of anything else say why it was not read."""
-        if not attachment.mimetype.startswith(READABLE):
-            return attachment
-        if not 0 < attachment.size <= LARGEST_FILE:
-            return replace(attachment, problem=f"larger than {LARGEST_FILE} bytes")
         home = str(line.settings.get("api_url") or FILES_URL)
-        try:
+
+        def load() -> bytes:
             with _tokens(line) as tokens:
-                raw = load_file(
+                return load_file(
                     attachment.reference, tokens.bot, home=home, local=_local(line)
                 )
-        except (UpstreamError, Denied) as error:
-            return replace(attachment, problem=error.detail[:200])
-        return replace(attachment, text=raw.decode("utf-8", "replace"))
+
+        return files.read(attachment, load)
 
     def pieces(self, text: str) -> list[str]:
         return slack_text.cut(text)
@@ -219,7 +212,11 @@ class SlackTransport:
             check_hold(line)
             permit.spend(message.arguments())
             said = _said(message) | {"channel": ref.chat, "ts": ref.message_id}
-            ask(_client(line, tokens), "chat.update", **said)
+            try:
+                ask(_client(line, tokens), "chat.update", **said)
+            except DeliveryUnknown as error:
+                # The same text in the same place: it may be put there again.
+                raise UpstreamError(error.detail) from error
 
     def react(self, line: Line, permit: Permit, ref: SentRef, mark: str) -> None:
         """Put one mark on a message and take our others away."""
@@ -416,7 +413,7 @@ def _update(heard: slack_events.Heard) -> Update | None:
 
 def _envelope(heard: slack_events.Heard, text: str) -> Envelope:
     at = datetime.fromtimestamp(heard.at, UTC) if heard.at else clock.now()
-    files = tuple(
+    attached = tuple(
         Attachment("document", each.name, each.mimetype, each.size, each.url)
         for each in heard.files
     )
@@ -427,6 +424,6 @@ def _envelope(heard: slack_events.Heard, text: str) -> Envelope:
         message_text=re.sub(r"\s+\Z", "", text),
         timestamp=at,
         thread_id=heard.thread,
-        attachments=files,
+        attachments=attached,
         metadata={"team": heard.team},
     )
