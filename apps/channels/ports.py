@@ -203,6 +203,10 @@ class Transport(Protocol):
     def pieces(self, text: str) -> list[str]:
         """Cut a long Markdown text on sense, into what one message holds."""
 
+    def pause(self, slug: str, chat: str) -> float:
+        """Take the next place in an account's chat, or say how long there is none:
+        nobody waits for it in the meantime. Units: seconds."""
+
     def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef: ...
 
     def edit(

@@ -82,22 +82,23 @@ class Tokens:
 
 
 class Pace:
-    """Lets one message a second into each chat, and none before Slack agrees."""
+    """Lets one message a second into each chat."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next: dict[tuple[str, str], float] = {}
 
-    def wait(self, slug: str, chat: str) -> None:
-        """Take the chat's next place, and sleep until it comes."""
+    def take(self, slug: str, chat: str) -> float:
+        """Take the chat's next place, if it is free. Returns how long it is not."""
         with self._lock:
             now = clock.monotonic()
             if len(self._next) > 1000:
                 self._next = {key: at for key, at in self._next.items() if at > now}
-            at = max(now, self._next.get((slug, chat), 0.0))
-            self._next[slug, chat] = at + PACE_SECONDS
-        if at > now:
-            clock.sleep(at - now)
+            wait = self._next.get((slug, chat), 0.0) - now
+            if wait > 0:
+                return wait
+            self._next[slug, chat] = now + PACE_SECONDS
+            return 0.0
 
 
 class SlackTransport:
@@ -182,11 +183,13 @@ class SlackTransport:
     def pieces(self, text: str) -> list[str]:
         return slack_text.cut(text)
 
+    def pause(self, slug: str, chat: str) -> float:
+        return self._pace.take(slug, chat)
+
     def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef:
         """Post a message, in the thread it belongs to."""
         chat = message.key.chat
         with _tokens(line) as tokens:
-            self._pace.wait(line.slug, chat)
             check_hold(line)
             permit.spend(message.arguments())
             client = _client(line, tokens)
@@ -208,7 +211,6 @@ class SlackTransport:
     def edit(self, line: Line, permit: Permit, ref: SentRef, message: Outgoing) -> None:
         """Put a text in the place of another; buttons that are not named go."""
         with _tokens(line) as tokens:
-            self._pace.wait(line.slug, ref.chat)
             check_hold(line)
             permit.spend(message.arguments())
             said = _said(message) | {"channel": ref.chat, "ts": ref.message_id}

@@ -179,6 +179,10 @@ class TelegramTransport:
     def pieces(self, text: str) -> list[str]:
         return telegram_text.split(text)
 
+    def pause(self, slug: str, chat: str) -> float:
+        """None: Telegram says when to wait, and bears short bursts."""
+        return 0.0
+
     def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef:
         permit.spend(message.arguments())
         sent = _as_html_or_plain(

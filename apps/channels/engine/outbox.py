@@ -162,6 +162,9 @@ def carry(ctx: RunContext) -> Outcome:
             return Again(pause)
         if _is_held_back(row):
             continue
+        pause = transports.get(account.kind).pause(account.slug, row.chat)
+        if pause > 0:
+            return Again(pause)
         sent += _send(ctx, account, row)
         account.refresh_from_db()
     return Again()

@@ -38,6 +38,8 @@ LOOK_SECONDS = 1.0
 WAIT_SECONDS, LATER_SECONDS = 5.0, 20.0
 SOON = timedelta(minutes=2)
 LONGEST_WAIT = 60.0
+#: Marks and drafts yield to answers when there is more to do than hands.
+PRIORITY = -1
 RECEIVED, THINKING, WAITS, DONE, FAILED = "👀", "✍", "⏳", "✅", "❌"
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def begin(account: Account, row: InboxMessage, turn: Turn) -> None:
         workspace=account.workspace,
         trace_id=turn.trace_id,
         serial_key=f"follow:{row.id}",
+        priority=PRIORITY,
     )
 
 

@@ -4,7 +4,13 @@ from uuid import UUID
 
 from apps.agents.models import Turn, TurnState
 from apps.channels.engine import drafts, outbox
-from apps.channels.models import Account, InboxMessage, OutboxMessage, OutboxState
+from apps.channels.models import (
+    Account,
+    AccountState,
+    InboxMessage,
+    OutboxMessage,
+    OutboxState,
+)
 from apps.channels.ports import Button, ConversationKey, Outgoing, transports
 from apps.gateway import queries as gateway_queries
 from apps.gateway.models import ApprovalRequest, ApprovalState
@@ -163,6 +169,23 @@ def route_approvals() -> int:
         new = asked.exclude(id__in=shown.values("approval_id"))
         for each in new.select_related("call").order_by("id")[:MOST_ASKED]:
             queued += ask(account, where, each)
+    return queued
+
+
+def ask_where_it_began() -> int:
+    """Ask what is open in the chats whose messages led to it, should nobody have
+    done so yet: whoever follows a message may be late.   Again: nothing."""
+    asked = gateway_queries.open_approvals().exclude(
+        id__in=OutboxMessage.objects.filter(approval_id__isnull=False).values(
+            "approval_id"
+        )
+    )
+    queued = 0
+    for each in asked.select_related("call").order_by("id")[:MOST_ASKED]:
+        turn = Turn.objects.filter(run_id=each.call.root_id).first()
+        heard = _heard(turn.id) if turn is not None else None
+        if heard is not None and heard.account.state == AccountState.ACTIVE:
+            queued += _ask(heard, each)
     return queued
 
 
