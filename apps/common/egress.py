@@ -9,7 +9,6 @@ reached only as the exact host:port that an operator wrote down.
 import asyncio
 import ipaddress
 import socket
-import ssl
 from collections.abc import Collection
 from functools import cache
 from typing import Any
@@ -138,7 +137,7 @@ def client(*, local: Collection[str] = (), **options: Any) -> httpx.Client:
 
 
 @cache
-def _authorities() -> ssl.SSLContext:
+def _authorities() -> Any:
     """Whose certificates are believed. Read once: it takes longer than a request."""
     return httpx.create_ssl_context(trust_env=False)
 

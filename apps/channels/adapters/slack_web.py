@@ -85,9 +85,14 @@ def ask(client: WebClient, method: str, **arguments: Any) -> dict[str, Any]:
     token = arguments.pop("token", None)
     given = {key: value for key, value in arguments.items() if value is not None}
     headers = {"Authorization": f"Bearer {token}"} if token else None
-    sent_as = "json" if method in TAKES_JSON else "params"
+    takes_json = method in TAKES_JSON
     try:
-        answer = client.api_call(method, headers=headers, **{sent_as: given})
+        answer = client.api_call(
+            method,
+            headers=headers,
+            json=given if takes_json else None,
+            params=None if takes_json else given,
+        )
     except SlackApiError as error:
         raise _refusal(method, error.response) from error
     except httpx.ConnectError as error:

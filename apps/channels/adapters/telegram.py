@@ -197,7 +197,7 @@ class TelegramTransport:
 
     def edit(self, line: Line, permit: Permit, ref: SentRef, message: Outgoing) -> None:
         permit.spend(message.arguments())
-        place = {"chat_id": int(ref.chat), "message_id": int(ref.message_id)}
+        place: Json = {"chat_id": int(ref.chat), "message_id": int(ref.message_id)}
         try:
             _as_html_or_plain(
                 message,

@@ -182,7 +182,8 @@ def ask_where_it_began() -> int:
     )
     queued = 0
     for each in asked.select_related("call").order_by("id")[:MOST_ASKED]:
-        turn = Turn.objects.filter(run_id=each.call.root_id).first()
+        root = each.call.root_id
+        turn = Turn.objects.filter(run_id=root).first() if root is not None else None
         heard = _heard(turn.id) if turn is not None else None
         if heard is not None and heard.account.state == AccountState.ACTIVE:
             queued += _ask(heard, each)
@@ -230,7 +231,8 @@ def said_of(asked: ApprovalRequest) -> str:
 def _heard(turn_id: UUID) -> InboxMessage | None:
     found: InboxMessage | None = (
         InboxMessage.objects.select_related("account__workspace")
-        .filter(turn_id=turn_id)
+        # The web shows answers and questions by itself.
+        .filter(turn_id=turn_id, account__secret__isnull=False)
         .first()
     )
     return found
