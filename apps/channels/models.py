@@ -273,8 +273,11 @@ class InboxMessage(Row):
     topic = models.CharField(max_length=80, blank=True, default="")
     message_id = models.CharField(max_length=80, blank=True, default="")
     envelope = models.JSONField(default=dict, blank=True)
+    #: When it was said, by the vendor's clock: what is fetched at once after an
+    #: outage was not said at once.
+    said_at = models.DateTimeField(default=clock.now)
     #: started | command | renewed | decided | refused | denied | limited | nothing
-    #: | unreadable
+    #: | same | unreadable
     outcome = models.CharField(max_length=16, blank=True, default="")
     turn_id = models.UUIDField(null=True, blank=True)
     #: The progress mark that the message carries now.
@@ -292,7 +295,7 @@ class InboxMessage(Row):
         indexes = [
             # a sender's rate, newest first
             models.Index(
-                fields=["account", "external_user", "-created_at"],
+                fields=["account", "external_user", "-said_at"],
                 name="channels_inbox_by_sender",
             ),
             # the way back from a turn to its message

@@ -35,18 +35,11 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class ConversationKey:
-    """Where a message stands. A chat is one conversation; a topic, else what it
-    replies to, else the root is a lane inside it, and never splits its history."""
+    """Where a message stands, and which message an answer points at."""
 
     chat: str
     topic: str = ""
     reply_to: str = ""
-
-    @property
-    def lane(self) -> str:
-        if self.topic:
-            return f"topic:{self.topic}"
-        return f"reply:{self.reply_to}" if self.reply_to else "root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +57,15 @@ class Envelope:
     attachments: tuple[Attachment, ...] = ()
     metadata: Json = field(default_factory=dict)
 
+    @property
+    def lane(self) -> str:
+        """A chat is one conversation; a topic, else what a message replies to, else
+        the root is a lane inside it, and never splits its history."""
+        if self.thread_id:
+            return f"topic:{self.thread_id}"
+        replied = self.metadata.get("replyTo")
+        return f"reply:{replied}" if replied else "root"
+
     def as_dict(self) -> Json:
         """Shape: the public names, in camelCase."""
         return {
@@ -76,7 +78,7 @@ class Envelope:
             "locale": self.locale,
             "threadId": self.thread_id,
             "attachments": [asdict(each) for each in self.attachments],
-            "metadata": self.metadata,
+            "metadata": {**self.metadata, "lane": self.lane},
         }
 
 
@@ -200,6 +202,10 @@ class Transport(Protocol):
 
     def pieces(self, text: str) -> list[str]:
         """Cut a long Markdown text on sense, into what one message holds."""
+
+    def pause(self, slug: str, chat: str) -> float:
+        """Take the next place in an account's chat, or say how long there is none:
+        nobody waits for it in the meantime. Units: seconds."""
 
     def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef: ...
 

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,6 +100,7 @@ class GuardedTransport(httpx.HTTPTransport):
     """Sends to the checked address with the original name in Host and SNI."""
 
     def __init__(self, *, local: Collection[str] = (), **options: Any) -> None:
+        options.setdefault("verify", _authorities())
         super().__init__(trust_env=False, **options)
         self._local = frozenset(local)
 
@@ -132,6 +134,12 @@ def client(*, local: Collection[str] = (), **options: Any) -> httpx.Client:
         max_redirects=MOST_REDIRECTS,
         **options,
     )
+
+
+@cache
+def _authorities() -> Any:
+    """Whose certificates are believed. Read once: it takes longer than a request."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def open_socket(

@@ -178,7 +178,6 @@ def test_mention_loses_the_bots_own_name_and_keeps_others() -> None:
         {"user": fake.BOT_USER},
         {"subtype": "channel_join"},
         {"subtype": "bot_message"},
-        {"subtype": "message_deleted"},
     ],
 )
 def test_what_is_not_addressed_to_the_bot_is_not_heard(changes: dict[str, str]) -> None:
@@ -189,18 +188,32 @@ def test_what_is_not_addressed_to_the_bot_is_not_heard(changes: dict[str, str]) 
     assert heard == slack_events.NOTHING
 
 
-def test_edit_is_heard_as_an_edit_and_a_preview_is_not() -> None:
-    def changed(before: str) -> dict[str, object]:
-        told = {"user": "U0ALICE", "text": "new", "ts": "1.1", "team": fake.TEAM}
-        return fake.message(
-            "",
-            subtype="message_changed",
-            message=told,
-            previous_message={"text": before},
-        )
+def test_deleted_message_says_nothing() -> None:
+    gone = fake.message("hello")["event"]
+    event = {
+        "type": "message",
+        "subtype": "message_deleted",
+        "hidden": True,
+        "channel": gone["channel"],
+        "channel_type": "im",
+        "ts": "1699999999.000009",
+        "event_ts": "1699999999.000009",
+        "deleted_ts": gone["ts"],
+        "previous_message": gone,
+    }
 
-    edited = slack_events.read_event(changed("old"), bot_user=fake.BOT_USER)
-    previewed = slack_events.read_event(changed("new"), bot_user=fake.BOT_USER)
+    heard = slack_events.read_event(fake.callback(event), bot_user=fake.BOT_USER)
+
+    assert heard == slack_events.NOTHING
+
+
+def test_edit_is_heard_as_an_edit_and_a_preview_is_not() -> None:
+    asked = fake.message("old")["event"]
+    corrected = fake.changed(asked, "new")
+    with_a_preview = fake.changed(asked, "old")
+
+    edited = slack_events.read_event(corrected, bot_user=fake.BOT_USER)
+    previewed = slack_events.read_event(with_a_preview, bot_user=fake.BOT_USER)
 
     assert (edited.kind, edited.text, previewed.kind) == ("edit", "new", "nothing")
 
@@ -219,7 +232,7 @@ def test_same_press_delivered_again_has_the_same_key() -> None:
         {"event": []},
         {"event_id": "E", "event": {"type": "app_mention"}},
         fake.mention("x", channel="../../etc"),
-        fake.mention("x", user=["U1"]),
+        fake.odd(fake.mention("x")["event"] | {"user": ["U1"]}),
     ],
 )
 def test_unknown_shapes_are_refused_whole(body: dict[str, object]) -> None:

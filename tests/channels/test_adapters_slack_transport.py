@@ -167,17 +167,18 @@ def test_who_pressed_is_told_alone(
     )
 
 
-def test_messages_into_one_chat_keep_their_distance(
-    slack: fake.FakeSlack, monkeypatch: pytest.MonkeyPatch
+def test_messages_into_one_chat_keep_their_distance_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(adapter.clock, "monotonic", lambda: 100.0)
-    monkeypatch.setattr(adapter.clock, "sleep", slept.append)
+    now = 100.0
+    monkeypatch.setattr(adapter.clock, "monotonic", lambda: now)
     pace = adapter.Pace()
-    for chat in ("C1", "C1", "C2", "C1"):
-        pace.wait("slack", chat)
+    first = [pace.take("slack", chat) for chat in ("C1", "C1", "C2", "C1")]
+    now = 101.0
+    then = [pace.take("slack", "C1"), pace.take("slack", "C1")]
 
-    assert slept == [1.0, 2.0]
+    assert first == [0.0, 1.0, 0.0, 1.0]
+    assert then == [0.0, 1.0]
 
 
 def listen(

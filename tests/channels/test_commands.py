@@ -189,7 +189,7 @@ class TestHomeTab:
 
     def opened(self, account, user):
         event = {"type": "app_home_opened", "tab": "home", "user": user}
-        raw = fake.callback(event | {"team": fake.TEAM})
+        raw = fake.callback(event | {"channel": "D0ALICE", "event_ts": "1.000001"})
         services.receive(account=account, update=SlackTransport().read(raw, None))
         carry(services.HOME_KIND)
 

@@ -300,6 +300,55 @@ class TestQuestions:
         outcomes = InboxMessage.objects.filter(external_id__in=["2", "3"])
         assert set(outcomes.values_list("outcome", flat=True)) == {"refused", "denied"}
 
+    def test_question_is_asked_though_nobody_follows_the_message(
+        self, mail, telegram, let_in, workspace
+    ):
+        zoe = people.person("zoe", "approver", workspace)
+        let_in(7, zoe, tier="approver")
+        services.receive(account=mail, update=update(1, "send a mail"))
+        carry("agents.turn")
+
+        assert services.route_approvals() == 1
+        assert services.route_approvals() == 0
+        carry(services.FOLLOW_KIND, services.SEND_KIND, rounds=6)
+
+        asked = OutboxMessage.objects.get(approval_id__isnull=False)
+        assert (asked.chat, asked.state) == ("7", "sent")
+
+    def test_arguments_that_a_chat_cannot_show_whole_are_not_approved_there(
+        self, mail, telegram, let_in, workspace
+    ):
+        zoe = people.person("zoe", "approver", workspace)
+        let_in(7, zoe, tier="approver")
+        sly = {"to": "x" * 5000 + "\u202e"}
+        rule = {"match": "mail", "tool": "polar__mail_send", "arguments": sly}
+        Provider.objects.filter(kind="scripted").update(settings={"rules": [rule]})
+        services.receive(account=mail, update=update(1, "send a mail"))
+        carry("agents.turn")
+        services.route_approvals()
+        carry(services.SEND_KIND)
+
+        asked = OutboxMessage.objects.get(approval_id__isnull=False)
+        assert asked.state == "sent"
+        assert [label for label, _ in asked.buttons] == ["Reject"]
+        assert "This is not all" in asked.text
+
+    def test_mark_that_turns_letters_round_is_written_out(
+        self, mail, telegram, let_in, workspace
+    ):
+        zoe = people.person("zoe", "approver", workspace)
+        let_in(7, zoe, tier="approver")
+        sly = {"to": "\u202emoc.elpmaxe@bob\u200b"}
+        rule = {"match": "mail", "tool": "polar__mail_send", "arguments": sly}
+        Provider.objects.filter(kind="scripted").update(settings={"rules": [rule]})
+        services.receive(account=mail, update=update(1, "send a mail"))
+        carry("agents.turn")
+        services.route_approvals()
+
+        text = OutboxMessage.objects.get(approval_id__isnull=False).text
+        assert "\\u202emoc" in text
+        assert "\u202e" not in text
+
     def test_question_is_routed_and_closed_when_it_is_decided_elsewhere(
         self, bot, telegram, asked, bob
     ):

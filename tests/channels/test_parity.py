@@ -6,7 +6,8 @@ from apps.access import services as access
 from apps.agents.models import AgentProfile, Conversation, Turn
 from apps.channels import services
 from apps.channels.adapters import slack, telegram, telegram_events
-from apps.channels.models import Account, ChannelIdentity
+from apps.channels.models import Account, ChannelIdentity, OutboxMessage
+from apps.common.errors import PolarError
 from tests.channels.conftest import carry
 from tests.fakes import slack_server, telegram_server
 
@@ -79,6 +80,45 @@ def test_ten_conversations_give_the_same_turns_everywhere(
     assert len(turns["web"]) == 10
     assert turns["telegram"] == turns["web"]
     assert turns["slack"] == turns["web"]
+
+
+#: What answers the same wherever it is asked; a chat's own things are its own.
+COMMANDS = [
+    "/help", "/agents", "/agent @coder", "/lane", "/tasks", "/usage", "/memory tea",
+    "/automations", "/incident", "/approve 1", "/pair ABCDEFGH", "/lane nowhere",
+    "/nothing", "/stop", "/task", "/status",
+]  # fmt: skip
+
+
+def test_every_command_answers_the_same_everywhere(bot, slack_account, let_in, alice):
+    let_in(7, alice)
+    person = access.principal_for_user(user=alice)
+    ChannelIdentity.objects.create(
+        account=slack_account,
+        external_user=f"{slack_server.TEAM}:U0ALICE",
+        principal=person,
+        tier="operator",
+    )
+    conversation = say_on_the_web(person, bot, None, "hello")
+    carry("agents.turn")
+
+    for number, text in enumerate(COMMANDS):
+        web = on_the_web(person, conversation, text)
+        for account, update in (
+            (bot, as_telegram(100 + number, text, 7)),
+            (slack_account, as_slack(100 + number, text, 700)),
+        ):
+            row = services.receive(account=account, update=update).row
+            said = OutboxMessage.objects.get(dedupe_key=f"said:{row.id}").text
+            assert said == web, (account.kind, text)
+
+
+def on_the_web(person, conversation, text):
+    try:
+        taken = services.take_message(by=person, conversation=conversation, text=text)
+    except PolarError as error:
+        return error.detail
+    return taken.said
 
 
 def say_on_the_web(person, bot, conversation, text):

@@ -69,6 +69,7 @@ class TestCanary:
                 "bot_id": fake.BOT_ID,
                 "text": said["text"],
                 "ts": "1700000000.000001",
+                "event_ts": "1700000000.000001",
             },
             number=len(slack.calls),
         )
@@ -204,21 +205,11 @@ def test_correction_in_a_room_is_a_turn_that_says_so(
     account: Account, alice: User, let_in: LetIn
 ) -> None:
     let_in(alice, ALICE)
-    told = {"type": "message", "user": "U0ALICE", "team": fake.TEAM, "ts": "1.000001"}
-    asked = {**told, "text": f"<@{fake.BOT_USER}> what is 1 + 1?"}
-    event = {
-        "type": "message",
-        "subtype": "message_changed",
-        "channel": "C0ROOM",
-        "channel_type": "channel",
-        "message": {**told, "text": f"<@{fake.BOT_USER}> what is 2 + 2?"},
-        "previous_message": asked,
-        "ts": "1.000002",
-    }
-    bystander = {**event, "message": {**told, "text": "never mind"}}
+    asked = fake.mention("what is 1 + 1?")["event"]
+    ours = f"<@{fake.BOT_USER}> what is 2 + 2?"
 
-    post(account, fake.callback(event, number=7))
-    post(account, fake.callback(bystander, number=8))
+    post(account, fake.changed(asked, ours, number=7))
+    post(account, fake.changed(asked, "never mind", number=8))
 
     assert Turn.objects.get().message_text == "(Corrected message) what is 2 + 2?"
 

@@ -266,15 +266,15 @@ def ways_in() -> list[tuple[str, dict[str, Any]]]:
     tries += [fake.message(f"/{each}") for each in more]
     tries += [
         fake.message("hello"),
-        fake.message("I am alice", username="alice", user_profile={"name": "alice"}),
-        fake.message("hello", user_name="alice"),
+        _odd("I am alice", username="alice", user_profile={"name": "alice"}),
+        _odd("hello", user_name="alice"),
         fake.message("/approve@polar 1"),
         fake.message(" /halt"),
         fake.mention("hello"),
         fake.mention("/halt"),
         fake.message(f"<@{fake.BOT_USER}> hi", **room),
         fake.message("hi", thread_ts="1.1"),
-        fake.message("a file", subtype="file_share", files=[{"id": "F1"}]),
+        _odd("a file", subtype="file_share", files=[{"id": "F1"}]),
         fake.message("bot", bot_id="B0EVIL"),
         fake.message("from elsewhere", team="T0OTHER"),
         fake.message("alice's id, another team", team="T0EVIL", user="U0ALICE"),
@@ -289,6 +289,10 @@ def ways_in() -> list[tuple[str, dict[str, Any]]]:
     found.append(("press", pressed))
     found.append(("command", fake.command("halt", user="U0EVIL")))
     return found
+
+
+def _odd(text: str, **changes: Any) -> dict[str, Any]:
+    return fake.odd(fake.message(text)["event"] | changes)
 
 
 def _as_outsider(body: dict[str, Any]) -> dict[str, Any]:
@@ -347,13 +351,7 @@ def test_file_of_a_known_sender_is_read_and_anothers_is_not_fetched(
 ) -> None:
     let_in(alice, ALICE)
     slack.files["/files/notes.txt"] = b"the plan"
-    file = {
-        "id": "F1",
-        "name": "notes.txt",
-        "mimetype": "text/plain",
-        "size": 8,
-        "url_private_download": f"{slack.root}/files/notes.txt",
-    }
+    file = fake.file("notes.txt", f"{slack.root}/files/notes.txt", 8)
     foreign = file | {"url_private_download": "https://evil.example/x"}
 
     post(account, fake.message("read", subtype="file_share", files=[file, foreign]))

@@ -1,6 +1,7 @@
 """The web chat's pages, and an answer on its way."""
 
 import asyncio
+import re
 from unittest.mock import patch
 
 import pytest
@@ -11,9 +12,11 @@ from apps.access import services as access
 from apps.agents import services as agents
 from apps.agents.models import Conversation, Delta, Turn
 from apps.audit.models import Event
+from apps.boards.models import Task
 from apps.channels import services, views
 from apps.channels.engine import replies
 from apps.channels.engine.stream import News, Piece
+from apps.channels.models import InboxMessage
 from apps.common import clock
 
 HTMX = {"HX-Request": "true"}
@@ -132,6 +135,147 @@ def test_message_into_another_workspace_is_refused(client, charlie, conversation
 
     assert response.status_code == 404
     assert conversation.turns.count() == 1
+
+
+class TestOnce:
+    def test_message_sent_twice_by_one_form_is_one_turn(self, signed_in, conversation):
+        url = reverse("channels:send", args=[conversation.id])
+
+        pages = [
+            signed_in.post(url, {"text": "And now?", "once": "a"}, headers=HTMX)
+            for _ in range(2)
+        ]
+
+        assert conversation.turns.count() == 2
+        turn = conversation.turns.order_by("-id").first()
+        assert all(f"turn-{turn.id}" in page.content.decode() for page in pages)
+
+    def test_next_message_of_the_same_page_is_another(self, signed_in, conversation):
+        url = reverse("channels:send", args=[conversation.id])
+
+        page = signed_in.post(url, {"text": "yes", "once": "a"}, headers=HTMX)
+        fresh = re.search(
+            r'name="once" id="once" value="([^"]+)"', page.content.decode()
+        )
+        signed_in.post(url, {"text": "yes", "once": fresh[1]}, headers=HTMX)
+
+        assert conversation.turns.count() == 3
+
+    def test_conversation_begun_by_a_double_click_is_one(self, signed_in):
+        said = {"agent": "primary", "text": "What time is it?", "once": "a"}
+        pages = {
+            signed_in.post(reverse("channels:start"), said)["Location"]
+            for _ in range(2)
+        }
+
+        assert len(pages) == Turn.objects.count() == Conversation.objects.count() == 1
+
+    def test_form_sent_with_other_words_after_going_back_is_another(self, signed_in):
+        for text in ("What time is it?", "And in Rome?"):
+            signed_in.post(
+                reverse("channels:start"),
+                {"agent": "primary", "text": text, "once": "a"},
+            )
+
+        assert Turn.objects.count() == 2
+
+    def test_page_carries_a_form_of_its_own(self, signed_in, conversation):
+        url = reverse("channels:conversation", args=[conversation.id])
+        found = {
+            re.search(r'name="once"[^>]*value="([^"]+)"', page.content.decode())[1]
+            for page in (signed_in.get(url), signed_in.get(url))
+        }
+
+        assert len(found) == 2
+
+    def test_message_is_kept_in_the_same_envelope_as_others(
+        self, signed_in, conversation
+    ):
+        signed_in.post(
+            reverse("channels:send", args=[conversation.id]), {"text": "nul \0 now?"}
+        )
+
+        row = InboxMessage.objects.order_by("-id").first()
+        assert row.envelope["messageText"] == "nul  now?"
+        assert row.envelope["sessionId"] == str(conversation.id)
+        assert row.envelope["channel"] == "web"
+
+
+class TestCommands:
+    @pytest.fixture
+    def say(self, signed_in, conversation):
+        def post(text, **fields):
+            url = reverse("channels:send", args=[conversation.id])
+            page = signed_in.post(url, {"text": text, **fields}, headers=HTMX)
+            return page, page.content.decode()
+
+        return post
+
+    def test_command_is_answered_in_place_and_starts_no_turn(self, say, conversation):
+        _, html = say("/status")
+
+        assert "Running." in html
+        assert "<html" not in html
+        assert conversation.turns.count() == 1
+
+    def test_command_without_script_is_told_on_the_page(self, signed_in, conversation):
+        url = reverse("channels:send", args=[conversation.id])
+
+        page = signed_in.post(url, {"text": "/agents"}, follow=True)
+
+        assert "@primary" in page.content.decode()
+
+    def test_command_above_ones_role_is_refused(self, say):
+        page, html = say("/pair ABCDEFGH")
+
+        assert "Not sent." in html
+        assert "tier" in html
+
+    def test_command_that_there_is_not_is_said(self, say, conversation):
+        _, html = say("/hlep")
+
+        assert "no command /hlep" in html
+        assert conversation.turns.count() == 1
+
+    def test_command_sent_twice_by_one_form_is_done_once(self, say):
+        say("/task call the bank", once="a")
+        say("/task call the bank", once="a")
+
+        assert Task.objects.count() == 1
+
+    def test_agent_that_is_chosen_answers_next(self, say, conversation):
+        say("/agent @coder")
+        say("hello")
+
+        assert conversation.turns.order_by("-id").first().profile.slug == "coder"
+
+    def test_new_leads_to_a_new_conversation(self, say):
+        page, _ = say("/new")
+
+        assert page["HX-Redirect"] == reverse("channels:list")
+
+    def test_what_was_said_is_escaped(self, say):
+        _, html = say("/tasks <script>alert(1)</script>")
+
+        assert "<script>" not in html
+
+    def test_conversation_may_begin_with_a_command(self, signed_in):
+        page = signed_in.post(
+            reverse("channels:start"),
+            {"agent": "coder", "text": "/lane", "once": "a"},
+            follow=True,
+        )
+
+        assert "@coder asks the" in page.content.decode()
+        assert not Turn.objects.exists()
+        assert Conversation.objects.get().title == ""
+
+    def test_conversation_begun_with_a_command_that_there_is_not_is_none(
+        self, signed_in
+    ):
+        signed_in.post(reverse("channels:start"), {"agent": "primary", "text": "/x"})
+
+        assert not Conversation.objects.exists()
 
 
 def test_page_carries_no_inline_script_or_style(signed_in, conversation):

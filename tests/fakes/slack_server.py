@@ -1,8 +1,11 @@
 """A loopback Slack: the Web API, Socket Mode, and signed requests.
 
 Speaks what slack_sdk and slack_bolt speak (tests/channels/test_fake_slack.py lets
-those libraries talk to it). Refuses unknown methods and tokens as Slack does, and
-on demand answers 429, an error, garbage, or hangs up after taking a message.
+those libraries talk to it). What comes in and what goes out must have the shape that
+Slack publishes (`shapes`), and blocks must pass slack_sdk's own limits: `slack_server`
+fails when one does not. As Slack does, it refuses unknown methods and tokens, and
+reads no JSON where a method only reads. On demand it answers 429, an error, garbage,
+or hangs up after taking a message.
 """
 
 import hashlib
@@ -18,8 +21,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from slack_sdk.errors import SlackObjectFormationError
+from slack_sdk.models.blocks import Block
 from websockets.exceptions import WebSocketException
 from websockets.sync.server import ServerConnection, serve
+
+from tests.fakes import shapes
+
+#: These read their arguments from the query or a form, never from JSON.
+#: Source: https://docs.slack.dev/apis/web-api#methods_supporting_json
+READ_ONLY = ("conversations.history", "conversations.replies", "reactions.get")
+#: Longer texts are refused. Units: characters.
+LONGEST_POST, LONGEST_UPDATE = 40_000, 4_000
+BLOCKS = {
+    "section": "SectionBlock",
+    "actions": "ActionsBlock",
+    "header": "HeaderBlock",
+    "context": "ContextBlock",
+}
 
 BOT_TOKEN = "xoxb-fake-bot"
 APP_TOKEN = "xapp-fake-app"
@@ -49,6 +68,8 @@ class FakeSlack(ThreadingHTTPServer):
         #: Methods that do their work and then hang up without an answer.
         self.hang_up: list[str] = []
         self.revoked = False
+        #: Where a request or an answer differs from what is published.
+        self.misfits: list[str] = []
         self.acknowledged: list[dict[str, Any]] = []
         self.sockets: list[ServerConnection] = []
         self._ts = itertools.count(1)
@@ -130,6 +151,7 @@ def slack_server() -> Iterator[FakeSlack]:
         server.server_close()
         for thread in threads:
             thread.join(5)
+    assert server.misfits == [], server.misfits
 
 
 def signed(
@@ -144,6 +166,7 @@ def signed(
 
 def message(text: str, *, number: int = 1, **changes: Any) -> dict[str, Any]:
     """A direct message, as the Events API sends it."""
+    ts = f"1699999999.{number:06d}"
     event = {
         "type": "message",
         "channel_type": "im",
@@ -151,25 +174,77 @@ def message(text: str, *, number: int = 1, **changes: Any) -> dict[str, Any]:
         "user": "U0ALICE",
         "team": TEAM,
         "text": text,
-        "ts": f"1699999999.{number:06d}",
+        "ts": ts,
+        "event_ts": ts,
     }
+    if changes.get("subtype") == "file_share":
+        # Such an event names no team of its own.
+        del event["team"]
     return callback(event | changes, number=number)
 
 
 def mention(text: str, *, number: int = 1, **changes: Any) -> dict[str, Any]:
     """A message of a channel that names the bot."""
+    ts = f"1699999999.{number:06d}"
     event = {
         "type": "app_mention",
         "channel": "C0ROOM",
         "user": "U0ALICE",
         "team": TEAM,
         "text": f"<@{BOT_USER}> {text}",
-        "ts": f"1699999999.{number:06d}",
+        "ts": ts,
+        "event_ts": ts,
     }
     return callback(event | changes, number=number)
 
 
+def changed(
+    before: dict[str, Any], text: str, *, number: int = 1, **changes: Any
+) -> dict[str, Any]:
+    """A correction of a message, which was `before`."""
+    told = {name: said for name, said in before.items() if name != "channel_type"}
+    event = {
+        "type": "message",
+        "subtype": "message_changed",
+        "hidden": True,
+        "channel": before["channel"],
+        "channel_type": before.get("channel_type", "channel"),
+        "message": {**told, "type": "message", "text": text},
+        "previous_message": {**told, "type": "message"},
+        "ts": f"1699999999.{number:06d}",
+        "event_ts": f"1699999999.{number:06d}",
+    }
+    return callback(event | changes, number=number)
+
+
+def file(name: str, url: str, size: int, *, kind: str = "message_file_share") -> Any:
+    """A text file that somebody attached, as an event of that kind describes it."""
+    found: dict[str, Any] = {
+        "name": name,
+        "mimetype": "text/plain",
+        "size": size,
+        "mode": "hosted",
+        "url_private": url,
+        "url_private_download": url,
+    }
+    listed = shapes.published("slack")["events"][kind]["properties"]["files"]["items"]
+    some = {"string": "x", "boolean": False, "number": 1}
+    for missing in sorted(set(listed["required"]) - set(found)):
+        told = listed["properties"][missing].get("type", "null")
+        found[missing] = some.get(told) if isinstance(told, str) else None
+    return found
+
+
 def callback(event: dict[str, Any], *, number: int = 1) -> dict[str, Any]:
+    """An event in its envelope.   Raises: AssertionError unless it is Slack's."""
+    body = odd(event, number=number)
+    shapes.fitting("slack", "envelope", value=body)
+    shapes.fitting("slack", "events", _kind_of(event), value=_plain(event))
+    return body
+
+
+def odd(event: dict[str, Any], *, number: int = 1) -> dict[str, Any]:
+    """An event in its envelope, whatever its shape: what an attacker may try."""
     return {
         "token": "deprecated",
         "team_id": TEAM,
@@ -178,7 +253,32 @@ def callback(event: dict[str, Any], *, number: int = 1) -> dict[str, Any]:
         "type": "event_callback",
         "event_id": f"Ev{number:08d}",
         "event_time": 1_700_000_000,
-        "authorizations": [{"team_id": TEAM, "user_id": BOT_USER, "is_bot": True}],
+        "authorizations": [
+            {
+                "enterprise_id": None,
+                "team_id": TEAM,
+                "user_id": BOT_USER,
+                "is_bot": True,
+            }
+        ],
+    }
+
+
+def _kind_of(event: dict[str, Any]) -> str:
+    """The published name of an event's shape."""
+    kind, subtype = event["type"], event.get("subtype")
+    if subtype in ("message_changed", "message_deleted"):
+        return str(subtype)
+    return f"{kind}_file_share" if subtype == "file_share" else str(kind)
+
+
+def _plain(event: dict[str, Any]) -> dict[str, Any]:
+    """Other subtypes share the shape of a plain message."""
+    named = ("message_changed", "message_deleted", "file_share")
+    return {
+        name: said
+        for name, said in event.items()
+        if name != "subtype" or said in named or event["type"] != "message"
     }
 
 
@@ -186,10 +286,19 @@ def press(
     action: str, value: str, *, message_ts: str, user: str = "U0ALICE", number: int = 1
 ) -> dict[str, Any]:
     """A press of a button."""
-    return {
+    button = {
+        "type": "button",
+        "action_id": action,
+        "block_id": "b",
+        "text": {"type": "plain_text", "text": "Press"},
+        "value": value,
+        "action_ts": f"1700000100.{number:06d}",
+    }
+    body = {
         "type": "block_actions",
         "user": {"id": user, "username": "whoever", "team_id": TEAM},
         "api_app_id": APP,
+        "token": "deprecated",
         "team": {"id": TEAM, "domain": "fake"},
         "container": {
             "type": "message",
@@ -198,30 +307,33 @@ def press(
         },
         "channel": {"id": "D0ALICE", "name": "directmessage"},
         "trigger_id": f"13345224609.{number}",
-        "actions": [
-            {
-                "type": "button",
-                "action_id": action,
-                "block_id": "b",
-                "value": value,
-                "action_ts": f"1700000100.{number:06d}",
-            }
-        ],
+        "actions": [button],
     }
+    shapes.fitting("slack", "block_actions", value=body)
+    shapes.fitting("slack", "button", value=button)
+    return body
 
 
-def command(text: str, *, number: int = 1, user: str = "U0ALICE") -> dict[str, str]:
+def command(
+    text: str, *, number: int = 1, user: str = "U0ALICE", channel: str = "D0ALICE"
+) -> dict[str, str]:
     """A slash command."""
-    return {
+    body = {
+        "token": "deprecated",
         "command": "/polar",
         "text": text,
         "user_id": user,
         "user_name": "whoever",
         "team_id": TEAM,
-        "channel_id": "D0ALICE",
+        "team_domain": "fake",
+        "channel_id": channel,
+        "channel_name": "whatever",
         "trigger_id": f"233.{number}",
+        "response_url": "https://hooks.slack.com/commands/T0TEAM/1/x",
         "api_app_id": APP,
     }
+    shapes.fitting("slack", "slash_command", value=body)
+    return body
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -232,6 +344,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        if parts.path.startswith("/api/"):
+            self._call(parts.path.removeprefix("/api/"), dict(parse_qsl(parts.query)))
+            return
         body = self.server.files.get(urlsplit(self.path).path)
         if body is None or not self._is_known():
             # Slack answers a stranger with its sign-in page.
@@ -248,6 +364,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"ok": True})
             return
         method = path.removeprefix("/api/")
+        is_json = "json" in self.headers.get("content-type", "")
+        self._call(method, {} if is_json and method in READ_ONLY else said)
+
+    def _call(self, method: str, said: dict[str, Any]) -> None:
         with self.server.lock:
             self.server.calls.append((method, said, time.monotonic()))
             planned = self.server.planned.get(method)
@@ -256,6 +376,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(status, body, headers)
                 return
             answer = self._answer(method, said)
+            self._look_at(method, said, answer)
         if method in self.server.hang_up:
             self.server.hang_up.remove(method)
             self.close_connection = True
@@ -280,8 +401,27 @@ class _Handler(BaseHTTPRequestHandler):
         handler = getattr(self, "_" + method.replace(".", "_").lower(), None)
         if handler is None:
             return {"ok": False, "error": "unknown_method"}
-        found: dict[str, Any] = handler(said)
+        if method.startswith("conversations.") and not said.get("channel"):
+            return {"ok": False, "error": "channel_not_found"}
+        refused = _refusal(method, said)
+        found: dict[str, Any] = {"error": refused} if refused else handler(said)
         return {"ok": "error" not in found} | found
+
+    def _look_at(self, method: str, said: dict[str, Any], answer: Any) -> None:
+        """Compare a call and its answer with what Slack publishes."""
+        book = shapes.published("slack")
+        if method in book["requests"]:
+            self.server.misfits += shapes.misfits(
+                "slack", "requests", method, value=_typed(method, said)
+            )
+        if method in book["answers"]:
+            self.server.misfits += shapes.misfits(
+                "slack", "answers", method, value=answer
+            )
+        view = said.get("view")
+        blocks = [*said.get("blocks", ()), *(view["blocks"] if view else ())]
+        for block in blocks:
+            self.server.misfits += _block_misfits(block)
 
     def _auth_test(self, said: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -363,3 +503,41 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
+
+
+def _refusal(method: str, said: dict[str, Any]) -> str:
+    """What Slack would say no to, in its words, or ""."""
+    if method not in ("chat.postMessage", "chat.update", "chat.postEphemeral"):
+        return ""
+    text, most = said.get("text", ""), LONGEST_POST
+    if method == "chat.update":
+        most = LONGEST_UPDATE
+    if not text.strip() and not said.get("blocks"):
+        return "no_text"
+    return "msg_too_long" if len(text) > most else ""
+
+
+def _typed(method: str, said: dict[str, Any]) -> dict[str, Any]:
+    """A form's values as the published types of its fields."""
+    known = shapes.published("slack")["requests"][method]["properties"]
+    found = dict(said)
+    for name, value in said.items():
+        kind = known.get(name, {}).get("type")
+        if isinstance(value, str) and kind in ("boolean", "number"):
+            found[name] = value in ("1", "true") if kind == "boolean" else float(value)
+    return found
+
+
+def _block_misfits(block: dict[str, Any]) -> list[str]:
+    """Where a block is not what Slack publishes, or longer than its library takes."""
+    name = BLOCKS.get(block.get("type", ""))
+    if name is None:
+        return [f"an unknown block: {block.get('type')}"]
+    found = shapes.misfits("slack", "definitions", name, value=block)
+    parsed = Block.parse(block)
+    for each in (parsed, *getattr(parsed, "elements", ())):
+        try:
+            each.validate_json()
+        except SlackObjectFormationError as error:
+            found.append(f"{block['type']}: {error}")
+    return found

@@ -1,7 +1,9 @@
 """A loopback server that speaks Telegram's Bot API; the vendor's library reads it.
 
-Every answer is parsed by python-telegram-bot into its typed objects, so a shape
-that the library does not know shows as a failing test.
+What comes in and what goes out must have the published shape (`shapes`); a request
+that Telegram would refuse is refused with Telegram's words: text that is no HTML of
+its kind, too long or empty, a reaction that it does not know, a button that is too
+long, an edit of what was never sent. `telegram_server` fails when a shape differs.
 Source: https://core.telegram.org/bots/api
 """
 
@@ -14,6 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
+from telegram.constants import ReactionEmoji
+
+from tests.fakes import shapes
+from tests.fakes.telegram_html import problem_of
+
 TOKEN = "12345678:test-token-of-a-fake-bot-000000000000"  # noqa: S105 (a fake)
 #: Planned failures are for the calls that matter.
 QUIET = ("getMe", "setMyCommands", "getWebhookInfo", "deleteWebhook")
@@ -23,6 +30,24 @@ ME = {
     "first_name": "Polar",
     "username": "polar_test_bot",
 }
+REACTIONS = frozenset(each.value for each in ReactionEmoji)
+#: What a button may carry. Units: bytes.
+LONGEST_DATA = 64
+#: What stands beside a pressed button. Units: characters.
+LONGEST_NOTE = 200
+#: What each method answers, by the published name.
+ANSWERS = {
+    "getMe": "User",
+    "getUpdates": "Update",
+    "getWebhookInfo": "WebhookInfo",
+    "sendMessage": "Message",
+    "editMessageText": "Message",
+    "getFile": "File",
+}
+
+
+class Refused(Exception):
+    """What Telegram refuses, in its words."""
 
 
 class FakeTelegram(ThreadingHTTPServer):
@@ -45,6 +70,14 @@ class FakeTelegram(ThreadingHTTPServer):
         self.polled = threading.Event()
         #: How long an empty poll is held, as Telegram does. Units: seconds.
         self.holds = 0.0
+        #: The messages that stand in chats: (chat, message) → (text, buttons).
+        self.standing: dict[tuple[str, str], tuple[str, str]] = {}
+        #: Groups that became others: the old id, and the new one.
+        self.moved: dict[str, int] = {}
+        #: It numbers anew, and answers a place that it does not know from the start.
+        self.forgets = False
+        #: Where a request or an answer differs from what is published.
+        self.misfits: list[str] = []
 
     @property
     def url(self) -> str:
@@ -58,7 +91,11 @@ class FakeTelegram(ThreadingHTTPServer):
         }
 
     def said(self) -> list[dict[str, str]]:
-        return [form for name, form in self.calls if name == "sendMessage"]
+        return self.asked("sendMessage")
+
+    def asked(self, method: str) -> list[dict[str, str]]:
+        """What a method was called with, in order."""
+        return [form for name, form in self.calls if name == method]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is what some modes are for."""
@@ -78,12 +115,14 @@ def message(update_id: int, text: str, **more: Any) -> dict[str, Any]:
         "text": text,
         **more,
     }
-    return {"update_id": update_id, kind: body}
+    found = {"update_id": update_id, kind: body}
+    shapes.fitting("telegram", "$defs", "Update", value=found)
+    return found
 
 
 def press(update_id: int, user: int, data: str, message_id: int) -> dict[str, Any]:
     """A pressed button under one of the bot's messages."""
-    return {
+    found = {
         "update_id": update_id,
         "callback_query": {
             "id": f"q{update_id}",
@@ -99,6 +138,8 @@ def press(update_id: int, user: int, data: str, message_id: int) -> dict[str, An
             },
         },
     }
+    shapes.fitting("telegram", "$defs", "Update", value=found)
+    return found
 
 
 @contextmanager
@@ -113,6 +154,7 @@ def telegram_server() -> Iterator[FakeTelegram]:
         server.shutdown()
         server.server_close()
         thread.join()
+    assert server.misfits == [], server.misfits
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -142,7 +184,37 @@ class _Handler(BaseHTTPRequestHandler):
                 return None
             more = {"parameters": {"retry_after": 30}} if wrong == 429 else {}
             return self._fail(int(wrong), f"error {wrong}", **more)
-        return self._ok(getattr(self, f"_{method}")(form))
+        if moved := self.server.moved.get(form.get("chat_id", "")):
+            words = "Bad Request: group chat was upgraded to a supergroup chat"
+            return self._fail(400, words, parameters={"migrate_to_chat_id": moved})
+        try:
+            self._look_at(method, form)
+            result = getattr(self, f"_{method}")(form)
+        except Refused as refused:
+            return self._fail(400, f"Bad Request: {refused}")
+        self._look_at_answer(method, result)
+        return self._ok(result)
+
+    def _look_at(self, method: str, form: dict[str, str]) -> None:
+        """Compare a request with the published parameters of its method."""
+        known = shapes.published("telegram")["methods"].get(method)
+        if known is None:
+            raise Refused("method not found")
+        given = {name: _decoded(known, name, said) for name, said in form.items()}
+        self.server.misfits += shapes.misfits(
+            "telegram", "methods", method, value=given
+        )
+
+    def _look_at_answer(self, method: str, result: Any) -> None:
+        """Compare an answer of ours with what the method is published to answer.
+
+        What a test puts into `updates` is its own affair: the builders look at it.
+        """
+        kind = ANSWERS.get(method)
+        if kind is not None and kind != "Update":
+            self.server.misfits += shapes.misfits(
+                "telegram", "$defs", kind, value=result
+            )
 
     def _getMe(self, form: dict[str, str]) -> Any:  # noqa: N802 (the vendor's name)
         return {**ME, "can_join_groups": True, "can_read_all_group_messages": False}
@@ -170,22 +242,55 @@ class _Handler(BaseHTTPRequestHandler):
     def _getUpdates(self, form: dict[str, str]) -> Any:  # noqa: N802
         offset = int(form.get("offset", 0))
         self.server.polled.set()
+        numbers = [u["update_id"] for u in self.server.updates]
+        if self.server.forgets and offset > max(numbers, default=0) + 1:
+            offset = 0
         waiting = [u for u in self.server.updates if u["update_id"] >= offset]
         if not waiting and self.server.holds:
             time.sleep(self.server.holds)
         return waiting[:100]
 
     def _sendMessage(self, form: dict[str, str]) -> Any:  # noqa: N802
+        self._check_text(form)
         self.server.sent += 1
-        return self._message(self.server.sent, form)
+        return self._stand(self.server.sent, form)
 
     def _editMessageText(self, form: dict[str, str]) -> Any:  # noqa: N802
-        return self._message(int(form["message_id"]), form)
+        standing = self.server.standing.get((form["chat_id"], form["message_id"]))
+        if standing is None:
+            raise Refused("message to edit not found")
+        self._check_text(form)
+        if standing == (form["text"], form.get("reply_markup", "")):
+            raise Refused("message is not modified: it is the same already")
+        return self._stand(int(form["message_id"]), form)
+
+    def _check_text(self, form: dict[str, str]) -> None:
+        problem = problem_of(form["text"], form.get("parse_mode", ""))
+        if problem:
+            raise Refused(problem)
+        markup = json.loads(form.get("reply_markup", "{}"))
+        for row in markup.get("inline_keyboard", ()):
+            for button in row:
+                if not 1 <= len(button["callback_data"].encode()) <= LONGEST_DATA:
+                    raise Refused("BUTTON_DATA_INVALID")
+
+    def _stand(self, message_id: int, form: dict[str, str]) -> Any:
+        at = (form["chat_id"], str(message_id))
+        self.server.standing[at] = (form["text"], form.get("reply_markup", ""))
+        return self._message(message_id, form)
 
     def _setMessageReaction(self, form: dict[str, str]) -> Any:  # noqa: N802
+        for each in json.loads(form.get("reaction", "[]")):
+            self.server.misfits += shapes.misfits(
+                "telegram", "$defs", "ReactionTypeEmoji", value=each
+            )
+            if each["emoji"] not in REACTIONS:
+                raise Refused("REACTION_INVALID")
         return True
 
     def _answerCallbackQuery(self, form: dict[str, str]) -> Any:  # noqa: N802
+        if len(form.get("text", "")) > LONGEST_NOTE:
+            raise Refused("MESSAGE_TOO_LONG")
         return True
 
     def _getFile(self, form: dict[str, str]) -> Any:  # noqa: N802
@@ -217,3 +322,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _decoded(known: dict[str, Any], name: str, said: str) -> Any:
+    """Read a form's value as the published type of its parameter."""
+    schema = known["properties"].get(name, {})
+    kind = schema.get("type")
+    if kind in ("integer", "boolean", "array", "object") or "$ref" in schema:
+        return json.loads(said)
+    # A number or a name, or one of several objects.
+    return json.loads(said) if said[:1] in "{[" or _is_number(schema, said) else said
+
+
+def _is_number(schema: dict[str, Any], said: str) -> bool:
+    kinds = {each.get("type") for each in schema.get("anyOf", ())}
+    return "integer" in kinds and said.lstrip("-").isdigit()

@@ -1,5 +1,7 @@
 """Starting an effect in one trip: as careful as the long way, and yields to it."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,9 +11,11 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.access import services as access
 from apps.access.models import Principal
+from apps.audit.errors import NoWitness
 from apps.common import ids
 from apps.common.errors import ApprovalRequired, Halted
 from apps.gateway import services
+from apps.gateway.engine import ledger
 from apps.gateway.errors import PermitRefused
 from apps.gateway.models import Budget, Call, CallState
 from apps.gateway.ports import (
@@ -129,3 +133,72 @@ def test_decide_when_refused_after_a_reservation_then_it_is_taken_back(
 
     budget.refresh_from_db()
     assert (budget.reserved, budget.spent) == (0, 0)
+
+
+class TestRounds:
+    """What nobody may repeat is witnessed first; one round does for all who wait."""
+
+    def test_round_that_began_before_does_not_count(self, monkeypatch):
+        sealed = []
+        monkeypatch.setattr(ledger.audit, "seal_all", lambda: sealed.append(1))
+        rounds = ledger.Rounds()
+
+        assert rounds.seal(rounds.begun)
+        late = rounds.begun
+        assert rounds.seal(late)
+
+        assert len(sealed) == 2
+
+    def test_who_waited_for_a_later_round_begins_none(self, monkeypatch):
+        sealed = []
+        monkeypatch.setattr(ledger.audit, "seal_all", lambda: sealed.append(1))
+        rounds = ledger.Rounds()
+        asked = [rounds.begun for _ in range(5)]
+
+        assert all(rounds.seal(each) for each in asked)
+
+        assert len(sealed) == 1
+
+    def test_round_that_failed_counts_for_nobody(self, monkeypatch):
+        def broken():
+            raise NoWitness
+
+        rounds = ledger.Rounds()
+        asked = rounds.begun
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.audit, "seal_all", broken)
+            assert not rounds.seal(asked)
+        sealed = []
+        monkeypatch.setattr(ledger.audit, "seal_all", lambda: sealed.append(1))
+
+        assert rounds.seal(asked)
+        assert sealed == [1]
+
+    def test_threads_that_start_at_once_share_rounds_and_each_is_witnessed(
+        self, monkeypatch
+    ):
+        begun, numbered, threads = threading.Barrier(8), [0], []
+        known = [0]
+        monkeypatch.setattr(
+            ledger.audit,
+            "seal_all",
+            lambda: (time.sleep(0.02), known.append(numbered[0])),
+        )
+        rounds, short = ledger.Rounds(), []
+
+        def start():
+            begun.wait()
+            numbered[0] += 1  # an event is committed …
+            mine = numbered[0]
+            rounds.seal(rounds.begun)  # … and a round that began later seals it
+            if known[-1] < mine:
+                short.append(mine)
+
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+
+        assert short == []
+        assert len(known) - 1 < 8

@@ -310,14 +310,43 @@ def plug_mail() -> None:
     told = ScriptedAdapter.generate
 
     def drip(self: Any, permit: Any, call: Any, key: Any) -> Any:
+        written = 0
+
         def show(piece: str) -> None:
+            nonlocal written
             clock.sleep(0.5)
             call.on_delta(piece)
+            before, written = written, written + len(piece)
+            if before < LONG_ENOUGH <= written:
+                until_seen(lambda: call.on_delta(""))
 
         shown = replace(call, on_delta=show if call.on_delta else None)
         return told(self, permit, shown, key)
 
     ScriptedAdapter.generate = drip  # type: ignore[method-assign]
+
+
+#: So much of an answer makes a draft, which is then waited for; a part of it is held
+#: back for fear of secrets. Units: characters.
+LONG_ENOUGH = 144
+
+
+def until_seen(show: Any) -> None:
+    """Write no further until people see a draft of this answer, as they would while a
+    model takes its time; a minute without one and the answer goes on."""
+    from apps.agents.models import Turn
+    from apps.channels.models import OutboxMessage
+    from apps.common import clock, ids
+
+    turns = Turn.objects.filter(trace_id=ids.current_trace_id())
+    drafts = OutboxMessage.objects.filter(
+        dedupe_key__startswith="draft:", state="sent", turn_id__in=turns.values("id")
+    )
+    until = clock.monotonic() + 60.0
+    while clock.monotonic() < until and not drafts.exists():
+        connection.close()
+        clock.sleep(0.3)
+        show()
 
 
 def mail() -> None:

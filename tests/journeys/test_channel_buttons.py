@@ -174,23 +174,13 @@ def files_of(team: Team) -> None:
     team.write("@polar_test_bot what is 3 + 3?", kind="edited_message", **fixed)
 
     team.space.files["/files/plan.txt"] = PLAN
-    file = {"id": "F1", "name": "plan.txt", "mimetype": "text/plain"}
     url = f"{team.space.root}/files/plan.txt"
-    team.mention(
-        "read", files=[file | {"size": len(PLAN), "url_private_download": url}]
-    )
+    file = slack.file("plan.txt", url, len(PLAN), kind="app_mention")
+    team.mention("read", files=[file])
     asked = team.mention("what is 2 + 2?")["event"]
     team.number += 1
-    event = {
-        "type": "message",
-        "subtype": "message_changed",
-        "channel": ROOM,
-        "channel_type": "channel",
-        "message": {**asked, "text": f"<@{slack.BOT_USER}> what is 3 + 3?"},
-        "previous_message": asked,
-    }
-    event["message"]["type"] = "message"
-    team.post(slack.callback(event, number=team.number))
+    text = f"<@{slack.BOT_USER}> what is 3 + 3?"
+    team.post(slack.changed(asked, text, number=team.number))
 
 
 def test_group_is_answered_and_a_button_decides_hours_later_after_a_restart(

@@ -10,17 +10,16 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from apps.channels.adapters import slack_blocks, slack_events, slack_text
+from apps.channels.adapters import files, slack_blocks, slack_events, slack_text
 from apps.channels.adapters.slack_door import check_age, check_signature
 from apps.channels.adapters.slack_socket import Socket
 from apps.channels.adapters.slack_web import (
     API_URL,
     FILES_URL,
-    LARGEST_FILE,
     GuardedWebClient,
     ask,
     load_file,
@@ -42,7 +41,7 @@ from apps.channels.ports import (
     check_hold,
 )
 from apps.common import clock, redaction
-from apps.common.errors import Denied, UpstreamError
+from apps.common.errors import UpstreamError
 from apps.gateway.ports import Permit
 
 logger = logging.getLogger(__name__)
@@ -61,8 +60,6 @@ MARKS: Final = {
     "✅": "white_check_mark",
     "❌": "x",
 }
-#: What is read as text.
-READABLE: Final = ("text/", "application/json")
 _KEY_EVENT: Final = "polar_message"
 _HARMLESS: Final = frozenset({"already_reacted", "no_reaction", "message_not_found"})
 
@@ -85,22 +82,23 @@ class Tokens:
 
 
 class Pace:
-    """Lets one message a second into each chat, and none before Slack agrees."""
+    """Lets one message a second into each chat."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next: dict[tuple[str, str], float] = {}
 
-    def wait(self, slug: str, chat: str) -> None:
-        """Take the chat's next place, and sleep until it comes."""
+    def take(self, slug: str, chat: str) -> float:
+        """Take the chat's next place, if it is free. Returns how long it is not."""
         with self._lock:
             now = clock.monotonic()
             if len(self._next) > 1000:
                 self._next = {key: at for key, at in self._next.items() if at > now}
-            at = max(now, self._next.get((slug, chat), 0.0))
-            self._next[slug, chat] = at + PACE_SECONDS
-        if at > now:
-            clock.sleep(at - now)
+            wait = self._next.get((slug, chat), 0.0) - now
+            if wait > 0:
+                return wait
+            self._next[slug, chat] = now + PACE_SECONDS
+            return 0.0
 
 
 class SlackTransport:
@@ -172,28 +170,26 @@ class SlackTransport:
 
     def fetch(self, line: Line, attachment: Attachment) -> Attachment:
         """Read a small text file; of anything else say why it was not read."""
-        if not attachment.mimetype.startswith(READABLE):
-            return attachment
-        if not 0 < attachment.size <= LARGEST_FILE:
-            return replace(attachment, problem=f"larger than {LARGEST_FILE} bytes")
         home = str(line.settings.get("api_url") or FILES_URL)
-        try:
+
+        def load() -> bytes:
             with _tokens(line) as tokens:
-                raw = load_file(
+                return load_file(
                     attachment.reference, tokens.bot, home=home, local=_local(line)
                 )
-        except (UpstreamError, Denied) as error:
-            return replace(attachment, problem=error.detail[:200])
-        return replace(attachment, text=raw.decode("utf-8", "replace"))
+
+        return files.read(attachment, load)
 
     def pieces(self, text: str) -> list[str]:
         return slack_text.cut(text)
+
+    def pause(self, slug: str, chat: str) -> float:
+        return self._pace.take(slug, chat)
 
     def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef:
         """Post a message, in the thread it belongs to."""
         chat = message.key.chat
         with _tokens(line) as tokens:
-            self._pace.wait(line.slug, chat)
             check_hold(line)
             permit.spend(message.arguments())
             client = _client(line, tokens)
@@ -215,11 +211,14 @@ class SlackTransport:
     def edit(self, line: Line, permit: Permit, ref: SentRef, message: Outgoing) -> None:
         """Put a text in the place of another; buttons that are not named go."""
         with _tokens(line) as tokens:
-            self._pace.wait(line.slug, ref.chat)
             check_hold(line)
             permit.spend(message.arguments())
             said = _said(message) | {"channel": ref.chat, "ts": ref.message_id}
-            ask(_client(line, tokens), "chat.update", **said)
+            try:
+                ask(_client(line, tokens), "chat.update", **said)
+            except DeliveryUnknown as error:
+                # The same text in the same place: it may be put there again.
+                raise UpstreamError(error.detail) from error
 
     def react(self, line: Line, permit: Permit, ref: SentRef, mark: str) -> None:
         """Put one mark on a message and take our others away."""
@@ -416,7 +415,7 @@ def _update(heard: slack_events.Heard) -> Update | None:
 
 def _envelope(heard: slack_events.Heard, text: str) -> Envelope:
     at = datetime.fromtimestamp(heard.at, UTC) if heard.at else clock.now()
-    files = tuple(
+    attached = tuple(
         Attachment("document", each.name, each.mimetype, each.size, each.url)
         for each in heard.files
     )
@@ -427,6 +426,6 @@ def _envelope(heard: slack_events.Heard, text: str) -> Envelope:
         message_text=re.sub(r"\s+\Z", "", text),
         timestamp=at,
         thread_id=heard.thread,
-        attachments=files,
+        attachments=attached,
         metadata={"team": heard.team},
     )

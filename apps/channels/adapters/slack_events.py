@@ -24,6 +24,7 @@ _ID: Final = re.compile(r"[A-Z][A-Z0-9]{2,30}")
 _SPOKEN: Final = frozenset({"", "file_share", "thread_broadcast", "me_message"})
 #: What a canary says; see `canary_text`.
 _CANARY: Final = re.compile(r"Canary ([0-9a-f]{32})")
+_MOMENT: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
 _GONE: Final = frozenset({"tokens_revoked", "app_uninstalled"})
 
 
@@ -113,7 +114,7 @@ def read_interaction(body: dict[str, Any]) -> Heard:
     return Heard(
         "action",
         f"action:{message}:{pressed}:{who}",
-        team=str(user.get("team_id") or _dict(body, "team").get("id", ""))[:32],
+        team=_team_of_presser(user, body),
         user=who,
         chat=str(chat)[:32],
         thread=str(container.get("thread_ts", ""))[:32],
@@ -227,11 +228,20 @@ def _files(event: dict[str, Any]) -> tuple[File, ...]:
             name=str(each.get("name") or "file")[:200],
             mimetype=str(each.get("mimetype") or "")[:100],
             size=each["size"] if isinstance(each.get("size"), int) else 0,
-            url=str(each.get("url_private_download") or "")[:1000],
+            url=str(each.get("url_private_download") or each.get("url_private") or "")[
+                :1000
+            ],
         )
         for each in listed[:MOST_FILES]
         if isinstance(each, dict)
     )
+
+
+def _team_of_presser(user: dict[str, Any], body: dict[str, Any]) -> str:
+    """The team of who pressed. An app of a whole organization is told none beside."""
+    beside = body.get("team")
+    named = beside.get("id", "") if isinstance(beside, dict) else ""
+    return str(user.get("team_id") or named)[:32]
 
 
 def _team(event: dict[str, Any], body: dict[str, Any]) -> str:
@@ -262,7 +272,5 @@ def _ident(body: dict[str, Any], name: str) -> str:
 
 
 def _seconds(ts: str) -> float:
-    try:
-        return float(ts)
-    except ValueError:
-        return 0.0
+    """A moment as Slack writes it; 0 for what is none."""
+    return float(ts) if _MOMENT.fullmatch(ts) else 0.0

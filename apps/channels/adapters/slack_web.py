@@ -14,6 +14,7 @@ import httpx
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
+from apps.channels.adapters.files import LARGEST_FILE
 from apps.channels.errors import ChannelRefused, DeliveryUnknown
 from apps.common import egress
 from apps.common.errors import UpstreamError
@@ -21,8 +22,6 @@ from apps.common.errors import UpstreamError
 API_URL: Final = "https://slack.com/api/"
 #: Files lie here and nowhere else; the token is shown to nobody else.
 FILES_URL: Final = "https://files.slack.com/"
-#: The largest file that is read. Units: bytes.
-LARGEST_FILE: Final = 262_144
 TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0)
 #: Wait so long when Slack asks to wait and does not say how long. Seconds.
 USUAL_WAIT: Final = 30.0
@@ -37,6 +36,11 @@ REVOKED: Final = frozenset(
 PASSING: Final = frozenset(
     {"internal_error", "fatal_error", "service_unavailable", "request_timeout"}
     | {"team_added_to_org", "ratelimited", "rate_limited"}
+)
+#: These take JSON; what only reads takes a form, and overlooks JSON.
+#: Source: https://docs.slack.dev/apis/web-api#methods_supporting_json
+TAKES_JSON: Final = frozenset(
+    {"chat.postMessage", "chat.update", "chat.postEphemeral", "views.publish"}
 )
 #: Its log quotes request bodies.
 _QUIET: Final = logging.getLogger("apps.channels.slack_sdk")
@@ -81,8 +85,14 @@ def ask(client: WebClient, method: str, **arguments: Any) -> dict[str, Any]:
     token = arguments.pop("token", None)
     given = {key: value for key, value in arguments.items() if value is not None}
     headers = {"Authorization": f"Bearer {token}"} if token else None
+    takes_json = method in TAKES_JSON
     try:
-        answer = client.api_call(method, json=given, headers=headers)
+        answer = client.api_call(
+            method,
+            headers=headers,
+            json=given if takes_json else None,
+            params=None if takes_json else given,
+        )
     except SlackApiError as error:
         raise _refusal(method, error.response) from error
     except httpx.ConnectError as error:

@@ -25,6 +25,7 @@ from telegram import (
 from telegram import Update as VendorUpdate
 from telegram.error import (
     BadRequest,
+    ChatMigrated,
     Forbidden,
     InvalidToken,
     NetworkError,
@@ -34,7 +35,12 @@ from telegram.error import (
 from telegram.error import Conflict as TwoPollers
 from telegram.request import BaseRequest, RequestData
 
-from apps.channels.adapters import telegram_door, telegram_events, telegram_text
+from apps.channels.adapters import (
+    files,
+    telegram_door,
+    telegram_events,
+    telegram_text,
+)
 from apps.channels.errors import ChannelRefused, DeliveryUnknown
 from apps.channels.ports import (
     Attachment,
@@ -62,11 +68,19 @@ STAND_BY_SECONDS: Final = 20
 #: A failed call of the vendor's counts so long.
 FAILED_WITHIN: Final = timedelta(seconds=90)
 HEARD: Final = ["message", "edited_message", "callback_query"]
-#: Larger files are not read. Units: bytes.
-LARGEST_FILE: Final = 262_144
-READABLE: Final = ("text/", "application/json", "application/xml", "application/x-yaml")
 #: The vendor takes reactions from its own list alone.
 MARKS: Final = {"⏳": "🤔", "✅": "👍", "❌": "👎"}
+#: What the library raises of a shape that it does not know.
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+)
+#: Said where a text has nothing that would be seen.
+NOTHING_SEEN: Final = "(nothing to show)"
 #: Their logs quote URLs.
 for _name in ("httpx", "httpcore", "telegram"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -155,42 +169,40 @@ class TelegramTransport:
 
     def fetch(self, line: Line, attachment: Attachment) -> Attachment:
         """Read a small text file; of anything else say why it was not read."""
-        if not attachment.mimetype.startswith(READABLE):
-            return attachment
-        if not 0 < attachment.size <= LARGEST_FILE:
-            return replace(attachment, problem=f"larger than {LARGEST_FILE} bytes")
 
         async def load(bot: Bot) -> bytes:
             found = await bot.get_file(attachment.reference)
             return bytes(await found.download_as_bytearray())
 
-        try:
-            raw = _ask(line, load)
-        except UpstreamError as error:
-            return replace(attachment, problem=error.detail[:200])
-        if len(raw) > LARGEST_FILE:
-            return replace(attachment, problem=f"larger than {LARGEST_FILE} bytes")
-        return replace(attachment, text=raw.decode("utf-8", "replace"))
+        return files.read(attachment, lambda: _ask(line, load))
 
     def pieces(self, text: str) -> list[str]:
         return telegram_text.split(text)
 
+    def pause(self, slug: str, chat: str) -> float:
+        """None: Telegram says when to wait, and bears short bursts."""
+        return 0.0
+
     def send(self, line: Line, permit: Permit, message: Outgoing) -> SentRef:
         permit.spend(message.arguments())
-        sent = _ask(line, lambda bot: bot.send_message(**_said(message)), effect=True)
+        sent = _as_html_or_plain(
+            message,
+            lambda said: _ask(
+                line,
+                lambda bot: bot.send_message(**_where(message), **said),
+                effect=True,
+            ),
+        )
         return SentRef(message.key.chat, str(sent.message_id))
 
     def edit(self, line: Line, permit: Permit, ref: SentRef, message: Outgoing) -> None:
         permit.spend(message.arguments())
+        place: Json = {"chat_id": int(ref.chat), "message_id": int(ref.message_id)}
         try:
-            _ask(
-                line,
-                lambda bot: bot.edit_message_text(
-                    chat_id=int(ref.chat),
-                    message_id=int(ref.message_id),
-                    text=telegram_text.render(message.text),
-                    parse_mode="HTML",
-                    reply_markup=_keyboard(message),
+            _as_html_or_plain(
+                message,
+                lambda said: _ask(
+                    line, lambda bot: bot.edit_message_text(**place, **said)
                 ),
             )
         except ChannelRefused as error:
@@ -228,7 +240,9 @@ def _poll(line: Line, me: User, sink: Sink, stopping: Stopping, heard: Heard) ->
             number = raw.get("update_id")
             if isinstance(number, int):
                 sink(read_one(raw, me))
-                cursor = max(cursor, number + 1)
+                # After a week of silence Telegram numbers anew, from anywhere: what
+                # comes below the place that we asked for is next all the same.
+                cursor = number + 1
 
 
 async def _fetch(bot: Bot, after: int) -> list[Json]:
@@ -250,7 +264,7 @@ def read_one(raw: Json, me: User) -> Update:
     try:
         found = VendorUpdate.de_json(raw, None)
         return telegram_events.read(found, me)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except UNREADABLE as error:
         number = int(raw["update_id"])
         problem = f"{type(error).__name__}: {error}"[:200]
         return telegram_events.unreadable(number, problem)
@@ -288,21 +302,31 @@ def _stand_by(line: Line, name: str, stopping: Stopping, heard: Heard) -> None:
             clock.sleep(1.0)
 
 
-def _said(message: Outgoing) -> Json:
+def _where(message: Outgoing) -> Json:
+    where: Json = {"chat_id": int(message.key.chat)}
+    if message.key.topic:
+        where["message_thread_id"] = int(message.key.topic)
+    if message.key.reply_to:
+        where["reply_parameters"] = ReplyParameters(
+            int(message.key.reply_to), allow_sending_without_reply=True
+        )
+    return where
+
+
+def _as_html_or_plain(message: Outgoing, say: Callable[[Json], Answer]) -> Answer:
+    """Say a text as HTML; refused for what it looks like, it goes out as it stands."""
+    shown = telegram_text.render(message.text)
     said: Json = {
-        "chat_id": int(message.key.chat),
-        "text": telegram_text.render(message.text),
-        "parse_mode": "HTML",
+        "text": shown if telegram_text.is_seen(message.text) else NOTHING_SEEN,
         "link_preview_options": LinkPreviewOptions(is_disabled=True),
         "reply_markup": _keyboard(message),
     }
-    if message.key.topic:
-        said["message_thread_id"] = int(message.key.topic)
-    if message.key.reply_to:
-        said["reply_parameters"] = ReplyParameters(
-            int(message.key.reply_to), allow_sending_without_reply=True
-        )
-    return said
+    try:
+        return say(said | {"parse_mode": "HTML"})
+    except ChannelRefused as error:
+        if "parse entities" not in error.detail:
+            raise
+    return say(said | {"text": message.text})
 
 
 def _keyboard(message: Outgoing) -> InlineKeyboardMarkup | None:
@@ -358,6 +382,9 @@ def _as_ours(
         return ChannelRefused("Telegram does not know this token.", revoked=True)
     if isinstance(error, TwoPollers):
         return UpstreamError(f"Somebody else receives for this bot: {said}")
+    if isinstance(error, ChatMigrated):
+        moved = str(error.new_chat_id)
+        return ChannelRefused(f"The group is {moved} now.", moved_to=moved)
     if isinstance(error, BadRequest | Forbidden):
         return ChannelRefused(f"Telegram refused: {said}")
     if effect and request.was_sent:

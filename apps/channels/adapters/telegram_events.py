@@ -16,6 +16,8 @@ from apps.common import clock
 
 CHANNEL = "telegram"
 PRIVATE = "private"
+#: What is kept of a message that is replied to. Units: characters.
+LONGEST_QUOTE = 1000
 
 
 def read(raw: VendorUpdate, me: User) -> Update:
@@ -29,6 +31,10 @@ def read(raw: VendorUpdate, me: User) -> Update:
         return _nothing(raw)
     kind = "message" if raw.message is not None else "edit"
     text = message.text or message.caption or ""
+    files = tuple(_attachments(message))
+    # A place that moves is corrected every few seconds; nobody wrote anything.
+    if kind == "message":
+        files += tuple(_told(message))
     envelope = Envelope(
         user_id=str(message.from_user.id),
         channel=CHANNEL,
@@ -37,15 +43,15 @@ def read(raw: VendorUpdate, me: User) -> Update:
         timestamp=message.edit_date or message.date,
         locale=message.from_user.language_code or "",
         thread_id=_topic(message),
-        attachments=tuple(_attachments(message)),
+        attachments=files,
         metadata={
             "chatType": message.chat.type,
-            "replyTo": _reply_to(message),
+            **_replied(message, me),
             "forwarded": message.forward_origin is not None
             or message.via_bot is not None,
         },
     )
-    if not (text or envelope.attachments):
+    if not (text or files):
         return _nothing(raw)
     return Update(
         external_id=str(raw.update_id),
@@ -110,9 +116,21 @@ def _topic(message: Message) -> str:
     return ""
 
 
-def _reply_to(message: Message) -> str:
+def _replied(message: Message, me: User) -> dict[str, str]:
+    """The message that it replies to: its anchor, and whose words those are."""
     replied = message.reply_to_message
-    return str(replied.message_id) if replied is not None else ""
+    if replied is None or replied.forum_topic_created:
+        return {"replyTo": ""}
+    whole = replied.text or replied.caption or ""
+    quoted = message.quote.text if message.quote is not None else whole
+    author = replied.from_user.id if replied.from_user is not None else None
+    sender = message.from_user.id if message.from_user is not None else None
+    whose = {me.id: "us", sender: "sender"}.get(author, "other")
+    return {
+        "replyTo": str(replied.message_id),
+        "replyText": quoted[:LONGEST_QUOTE],
+        "replyFrom": whose,
+    }
 
 
 def _is_addressed(message: Message, text: str, me: User) -> bool:
@@ -142,13 +160,36 @@ def _attachments(message: Message) -> Iterator[Attachment]:
         yield Attachment(
             "photo", "", "image/jpeg", best.file_size or 0, reference=best.file_id
         )
-    for kind in ("document", "voice", "audio", "video"):
+    # An animation comes as a document too.
+    kinds = ["animation"] if message.animation else ["document"]
+    for kind in (*kinds, "voice", "audio", "video", "video_note", "sticker"):
         found = getattr(message, kind)
         if found is not None:
+            name = getattr(found, "file_name", "") or getattr(found, "emoji", "")
             yield Attachment(
                 kind,
-                (getattr(found, "file_name", "") or "")[:120],
-                found.mime_type or "",
+                (name or "")[:120],
+                getattr(found, "mime_type", "") or "",
                 found.file_size or 0,
                 reference=found.file_id,
             )
+
+
+def _told(message: Message) -> Iterator[Attachment]:
+    """What is said by a form of the vendor's instead of words."""
+    if message.venue is not None:
+        yield Attachment(
+            "venue", text=f"{message.venue.title}, {message.venue.address}"
+        )
+    elif message.location is not None:
+        place = message.location
+        yield Attachment("location", text=f"{place.latitude}, {place.longitude}")
+    if message.contact is not None:
+        who = message.contact
+        name = " ".join(part for part in (who.first_name, who.last_name) if part)
+        yield Attachment("contact", text=f"{name}, {who.phone_number}")
+    if message.poll is not None:
+        choices = "; ".join(each.text for each in message.poll.options)
+        yield Attachment("poll", text=f"{message.poll.question} ({choices})")
+    if message.dice is not None:
+        yield Attachment("dice", message.dice.emoji, text=str(message.dice.value))

@@ -12,7 +12,7 @@ from typing import Final
 #: The vendor takes 4096 UTF-16 units; the rest is room for closing a fence.
 LONGEST: Final = 3_900
 _FENCE: Final = re.compile(r"```[^\n`]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_CODE: Final = re.compile(r"`([^`\n]+)`")
+_CODE: Final = re.compile("`([^`\n\ue000\ue001]+)`")
 _LINK: Final = re.compile(r"\[([^\[\]\n]{1,300})\]\((https?://[^()\s\"<>]{1,1000})\)")
 _BOLD: Final = re.compile(r"\*\*(?=\S)([^\n]+?)(?<=\S)\*\*")
 _HEADING: Final = re.compile(r"^#{1,6}[ \t]+(.+)$", re.MULTILINE)
@@ -29,7 +29,10 @@ def render(markdown: str) -> str:
         return f"\ue000{len(kept) - 1}\ue001"
 
     text = re.sub("[\ue000\ue001\0]", "", markdown)
-    text = _FENCE.sub(lambda m: keep(f"<pre>{html.escape(m[1])}</pre>"), text)
+    text = _FENCE.sub(
+        lambda m: keep(f"<pre>{html.escape(m[1])}</pre>") if m[1].strip() else m[0],
+        text,
+    )
     text = _CODE.sub(lambda m: keep(f"<code>{html.escape(m[1])}</code>"), text)
     text = _LINK.sub(
         lambda m: keep(f'<a href="{html.escape(m[2])}">{html.escape(m[1])}</a>'), text
@@ -40,6 +43,11 @@ def render(markdown: str) -> str:
     while _KEPT.search(text):
         text = _KEPT.sub(lambda m: kept[int(m[1])], text)
     return text
+
+
+def is_seen(text: str) -> bool:
+    """Has it a character that is shown? Telegram refuses what is empty to the eye."""
+    return any(each.isprintable() and not each.isspace() for each in text)
 
 
 def units(text: str) -> int:

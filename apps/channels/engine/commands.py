@@ -4,6 +4,7 @@ A command answers with text, or raises what the service below refuses. It runs i
 the transaction that keeps the message, so it happens once.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -24,6 +25,8 @@ from apps.runs import services as runs
 from apps.runs.models import CANCELLABLE
 
 MOST_LISTED = 20
+#: What is meant as a command; a path such as /etc/hosts is prose.
+_WORD = re.compile(r"/([A-Za-z][A-Za-z0-9_]{0,31})(?=\s|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,18 @@ class Command:
 
 
 def find(text: str) -> tuple[Command, str] | None:
-    """Return the command that a text names, and its argument; None for prose."""
-    if not text.startswith("/"):
+    """Return the command that a text names, and its argument; None for prose.
+
+    A word for another bot (/help@other) is prose to us. Raises: Invalid for a
+    command that there is not, so that no model is asked to guess what was meant.
+    """
+    found = _WORD.match(text)
+    if found is None:
         return None
-    word, _, argument = text[1:].partition(" ")
-    command = everything().get(word.split("@")[0].lower())
-    return (command, argument.strip()) if command else None
+    command = everything().get(found[1].lower())
+    if command is None:
+        raise Invalid(f"There is no command /{found[1]}. /help lists them.")
+    return command, text[found.end() :].strip()
 
 
 def menu() -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ from apps.channels.errors import Forged, Malformed, TooLarge
 LARGEST_BODY: Final = 262_144
 DEEPEST: Final = 64
 _STAMP: Final = re.compile(r"[0-9]{1,12}")
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: A string, which may end with the body, or one bracket: read once, never back.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)?|[\[\]{}]', re.DOTALL)
 
 
 def read_raw(request: HttpRequest) -> bytes:
@@ -62,7 +63,10 @@ def parse_form(raw: bytes) -> dict[str, str]:
 def depth_of(raw: bytes) -> int:
     """How deeply brackets are nested, without parsing: strings do not count."""
     depth = deepest = 0
-    for mark in re.finditer(rb"[\[\]{}]", _STRING.sub(b"", raw)):
-        depth += 1 if mark[0] in b"[{" else -1
-        deepest = max(deepest, depth)
+    for token in _TOKEN.finditer(raw):
+        if token[0] in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in (b"]", b"}"):
+            depth -= 1
     return deepest

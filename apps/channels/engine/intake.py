@@ -24,6 +24,7 @@ from apps.channels.engine import (
     outbox,
     pairing,
     progress,
+    reading,
     replies,
     words,
 )
@@ -62,7 +63,7 @@ def receive(account: Account, update: Update) -> Received:
     Raises: what passes, such as QueueFull; then nothing is kept and it comes again.
     Again: the first time counts.
     """
-    update = storable(update)
+    update = reading.storable(update)
     row, is_new = InboxMessage.objects.get_or_create(
         account=account,
         external_id=update.external_id,
@@ -72,6 +73,7 @@ def receive(account: Account, update: Update) -> Received:
             "topic": update.key.topic,
             "message_id": update.envelope.message_id,
             "envelope": update.envelope.as_dict(),
+            "said_at": update.envelope.timestamp,
         },
     )
     if update.cursor is not None:
@@ -135,30 +137,8 @@ def _note_unreadable(account: Account, external_id: str, reason: str) -> None:
         account,
         system,
         update=external_id,
-        problem=redaction.scrub(_plain(reason))[:300],
+        problem=redaction.scrub(reading.plain(reason))[:300],
     )
-
-
-def storable(update: Update) -> Update:
-    """Return the event without what no store keeps: NUL and half characters."""
-    envelope = update.envelope
-    files = tuple(
-        replace(
-            each,
-            name=_plain(each.name),
-            mimetype=_plain(each.mimetype),
-            text=_plain(each.text),
-        )
-        for each in envelope.attachments
-    )
-    envelope = replace(
-        envelope, message_text=_plain(envelope.message_text), attachments=files
-    )
-    return replace(update, envelope=envelope, display=_plain(update.display))
-
-
-def _plain(text: str) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _take(account: Account, row: InboxMessage, update: Update) -> tuple[str, str]:
@@ -170,16 +150,16 @@ def _take(account: Account, row: InboxMessage, update: Update) -> tuple[str, str
         return "nothing", ""
     if not (update.is_direct or update.is_addressed or update.action):
         return "nothing", ""
-    if _is_flooding(account, row):
-        return "limited", "Too many messages; wait a minute."
-    if not _is_allowed(account, update):
-        _deny(account, update, reason="not on the allow-list", offers=False)
-        return "denied", "You are not let in here."
     identity = (
         ChannelIdentity.objects.select_related("principal", "account__workspace")
         .filter(account=account, external_user=update.envelope.user_id)
         .first()
     )
+    if _is_flooding(account, row):
+        return "limited", _limit(account, row, update, identity)
+    if not _is_allowed(account, update):
+        _deny(account, update, reason="not on the allow-list", offers=False)
+        return "denied", "You are not let in here."
     if identity is None or identity.state != IdentityState.ACTIVE:
         is_known = identity is not None
         reason = "blocked" if is_known else "unknown sender"
@@ -196,11 +176,31 @@ def _take(account: Account, row: InboxMessage, update: Update) -> tuple[str, str
 
 
 def _is_flooding(account: Account, row: InboxMessage) -> bool:
-    since = clock.now() - timedelta(minutes=1)
+    """Did this sender write more than may be in the minute before it was said?
+    What nobody addressed to us does not count."""
     recent = InboxMessage.objects.filter(
-        account=account, external_user=row.external_user, created_at__gt=since
+        account=account,
+        external_user=row.external_user,
+        said_at__gt=row.said_at - timedelta(minutes=1),
+        said_at__lte=row.said_at,
     )
-    return recent.count() > account.per_minute
+    return recent.exclude(outcome="nothing").count() > account.per_minute
+
+
+def _limit(
+    account: Account,
+    row: InboxMessage,
+    update: Update,
+    identity: ChannelIdentity | None,
+) -> str:
+    """Tell a known sender, once a minute, that what they wrote is not taken."""
+    said = f"More than {account.per_minute} messages in a minute: not taken. Wait."
+    is_known = identity is not None and identity.state == IdentityState.ACTIVE
+    if is_known and not update.action:
+        minute = int(row.said_at.timestamp() // 60)
+        key = f"limited:{account.id}:{row.external_user}:{minute}"[:120]
+        outbox.queue(account, Outgoing(update.key, said), key=key)
+    return said
 
 
 def _is_allowed(account: Account, update: Update) -> bool:
@@ -246,12 +246,14 @@ def _act(
     if update.kind == "home":
         home.ask(identity)
         return "nothing", ""
+    if update.kind == "edit" and _says_the_same(row, update):
+        return "same", ""
     conversation = _conversation(identity, update)
     envelope = replace(update.envelope, session_id=str(conversation.id))
     row.envelope = envelope.as_dict()
-    found = commands.find(update.envelope.message_text)
     is_own_word = update.kind == "message" and not envelope.metadata.get("forwarded")
-    if found is not None and is_own_word:
+    found = commands.find(update.envelope.message_text) if is_own_word else None
+    if found is not None:
         command, argument = found
         policies.check_tier(identity, command.tier)
         asked = words.Asked(identity, conversation, argument, update.is_direct)
@@ -261,13 +263,26 @@ def _act(
     turn = agents.start_turn(
         conversation=conversation,
         principal=identity.principal,
-        text=text_of(update),
+        text=reading.text_of(update),
         reply_run_kind=replies.DELIVER_KIND,
         labels=_labels(identity, update),
     )
     row.turn_id = turn.id
     progress.begin(identity.account, row, turn)
     return "started", ""
+
+
+def _says_the_same(row: InboxMessage, update: Update) -> bool:
+    """Was nothing of the words corrected? Vendors tell of a new preview too."""
+    before = InboxMessage.objects.filter(
+        account_id=row.account_id,
+        external_user=row.external_user,
+        chat=row.chat,
+        message_id=row.message_id,
+        id__lt=row.id,
+    ).order_by("-id")
+    said: str | None = before.values_list("envelope__messageText", flat=True).first()
+    return said == update.envelope.message_text
 
 
 def _conversation(identity: ChannelIdentity, update: Update) -> Conversation:
@@ -283,23 +298,15 @@ def _conversation(identity: ChannelIdentity, update: Update) -> Conversation:
     )
 
 
-def text_of(update: Update) -> str:
-    """What the agent is asked, with what could be read of the attachments."""
-    text = update.envelope.message_text.strip()
-    parts = [f"(Corrected message) {text}" if update.kind == "edit" else text]
-    for each in update.envelope.attachments:
-        name = f"{each.kind} {each.name}".strip()
-        said = each.text or f"({each.problem or 'its content was not read'})"
-        parts.append(f"[Attached {name}, {each.size} bytes]\n{said}")
-    return "\n\n".join(part for part in parts if part) or "(empty message)"
-
-
 def _labels(identity: ChannelIdentity, update: Update) -> frozenset[str]:
-    """A stranger's words and a file's content are nobody's orders."""
+    """A stranger's words, quoted or forwarded ones, and a file's content are nobody's
+    orders."""
+    metadata = update.envelope.metadata
     is_foreign = (
         identity.tier == Tier.PUBLIC
         or bool(update.envelope.attachments)
-        or bool(update.envelope.metadata.get("forwarded"))
+        or bool(metadata.get("forwarded"))
+        or bool(metadata.get("replyText") and metadata.get("replyFrom") == "other")
     )
     return frozenset({UNTRUSTED}) if is_foreign else frozenset()
 

@@ -8,6 +8,7 @@ whether it had started, and then it is unknown, never a blind repeat.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from apps.access import services as access
 from apps.access.models import Principal
 from apps.agents.models import Turn
 from apps.audit import services as audit
-from apps.channels.engine import commands
+from apps.channels.engine import commands, notes
 from apps.channels.models import (
     OUTBOX,
     Account,
@@ -161,6 +162,9 @@ def carry(ctx: RunContext) -> Outcome:
             return Again(pause)
         if _is_held_back(row):
             continue
+        pause = transports.get(account.kind).pause(account.slug, row.chat)
+        if pause > 0:
+            return Again(pause)
         sent += _send(ctx, account, row)
         account.refresh_from_db()
     return Again()
@@ -302,6 +306,9 @@ def _after_failure(account: Account, row: OutboxMessage, error: UpstreamError) -
     """
     pause = min(FIRST_PAUSE * 2**row.attempts, LONGEST_PAUSE)
     is_revoked = bool(error.facts.get("revoked"))
+    if moved_to := str(error.facts.get("moved_to") or ""):
+        _follow(account, row, moved_to)
+        return
     if row.replaces_row and error.permanent and not is_revoked:
         # The draft is gone from the chat: the answer is a message of its own.
         _move(row, OutboxState.PENDING, replaces_row=None, resent=F("resent") + 1)
@@ -328,6 +335,34 @@ def _after_failure(account: Account, row: OutboxMessage, error: UpstreamError) -
         error=redaction.scrub(error.detail)[:300],
         attempts=row.attempts if waits else F("attempts"),
     )
+
+
+@transaction.atomic
+def _follow(account: Account, row: OutboxMessage, moved_to: str) -> None:
+    """A group got another id: what waits for it, and what is routed there, goes on
+    under that. The vendor refused this message, so it is sent as a new one."""
+    was = row.chat
+    _move(row, OutboxState.PENDING, resent=F("resent") + 1, error="")
+    waiting = OutboxMessage.objects.filter(
+        account=account, chat=was, state=OutboxState.PENDING
+    )
+    waiting.update(chat=moved_to, topic="", reply_to="", replaces_row=None)
+    known = Account.objects.select_for_update().get(id=account.id)
+    values: dict[str, Any] = {
+        name: moved_to
+        for name in ("alerts_to", "approvals_to")
+        if getattr(known, name) == was
+    }
+    if was in known.allowed_chats:
+        kept = [each for each in known.allowed_chats if each != was]
+        values["allowed_chats"] = sorted({*kept, moved_to})
+    if values:
+        Account.objects.filter(id=account.id).update(**values)
+    system = access.system_principal()
+    notes.record(
+        "channel.changed", account, system, changed=["chat"], was=was, to=moved_to
+    )
+    ring(account, moved_to)
 
 
 def _move(row: OutboxMessage, target: OutboxState, **values: object) -> None:

@@ -6,6 +6,7 @@ never touches the answer itself.
 """
 
 import logging
+from datetime import timedelta
 
 from django.db import transaction
 
@@ -14,7 +15,7 @@ from apps.agents.models import Turn, TurnState
 from apps.channels.engine import drafts, outbox, replies
 from apps.channels.models import Account, AccountState, InboxMessage
 from apps.channels.ports import SentRef, check_hold, transports
-from apps.common import canonical
+from apps.common import canonical, clock
 from apps.common.errors import PolarError, UpstreamError
 from apps.gateway import services as gateway
 from apps.gateway.ports import (
@@ -32,9 +33,13 @@ from apps.runs.ports import Again, Finish, Outcome, RunContext
 FOLLOW_KIND = "channels.follow"
 #: Units: seconds.
 LOOK_SECONDS = 1.0
-#: While a person or a timer is waited for, looking less often is enough.
-WAIT_SECONDS = 5.0
+#: While a person or a timer is waited for, looking less often is enough; and after
+#: some minutes, less often still. Units: seconds.
+WAIT_SECONDS, LATER_SECONDS = 5.0, 20.0
+SOON = timedelta(minutes=2)
 LONGEST_WAIT = 60.0
+#: Marks and drafts yield to answers when there is more to do than hands.
+PRIORITY = -1
 RECEIVED, THINKING, WAITS, DONE, FAILED = "👀", "✍", "⏳", "✅", "❌"
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,7 @@ def begin(account: Account, row: InboxMessage, turn: Turn) -> None:
         workspace=account.workspace,
         trace_id=turn.trace_id,
         serial_key=f"follow:{row.id}",
+        priority=PRIORITY,
     )
 
 
@@ -67,10 +73,11 @@ def carry(ctx: RunContext) -> Outcome:
         return Again(min(wait, LONGEST_WAIT))
     if found.state != TurnState.OPEN:
         return Finish({"mark": mark})
-    if found.run.state in WAITING:
+    if mark == WAITS:
         with transaction.atomic():
             replies.ask_approvals(row, found)
-        return Again(WAIT_SECONDS)
+        is_soon = clock.now() - row.created_at < SOON
+        return Again(WAIT_SECONDS if is_soon else LATER_SECONDS)
     drafts.show(row, found)
     return Again(LOOK_SECONDS)
 

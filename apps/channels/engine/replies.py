@@ -4,14 +4,23 @@ from uuid import UUID
 
 from apps.agents.models import Turn, TurnState
 from apps.channels.engine import drafts, outbox
-from apps.channels.models import Account, InboxMessage, OutboxMessage, OutboxState
+from apps.channels.models import (
+    Account,
+    AccountState,
+    InboxMessage,
+    OutboxMessage,
+    OutboxState,
+)
 from apps.channels.ports import Button, ConversationKey, Outgoing, transports
 from apps.gateway import queries as gateway_queries
 from apps.gateway.models import ApprovalRequest, ApprovalState
 
 DELIVER_KIND = "channels.deliver"
 #: What is shown of a call's arguments. Units: characters.
-MOST_SHOWN = 1_500
+MOST_SHOWN = 2_400
+#: What is shown of one that is too long to be shown whole.
+LITTLE = 800
+LONGEST_REACH = 400
 MOST_ASKED = 20
 
 
@@ -99,26 +108,51 @@ def _ask(heard: InboxMessage, asked: ApprovalRequest) -> bool:
 
 
 def ask(account: Account, where: ConversationKey, asked: ApprovalRequest) -> bool:
-    """Put one open question into a chat, with its buttons.   Again: nothing."""
+    """Put one open question into a chat, with its buttons.   Again: nothing.
+
+    What a chat cannot show whole is not approved there: nobody approves unseen.
+    """
+    text, is_whole = shown(account, asked)
+    approve = Button("Approve", f"approve:{asked.id}")
+    reject = Button("Reject", f"reject:{asked.id}")
+    return outbox.queue(
+        account,
+        Outgoing(where, text, (approve, reject) if is_whole else (reject,)),
+        key=f"ask:{asked.id}:{account.id}:{where.chat}"[:120],
+        approval_id=asked.id,
+    )
+
+
+def shown(account: Account, asked: ApprovalRequest) -> tuple[str, bool]:
+    """Say what is asked, and whether that is all of it."""
     call = asked.call
-    shown = call.arguments.replace("```", "'''")[:MOST_SHOWN]
-    reach = ", ".join(str(each) for each in call.facts.get("targets", [])[:10])
+    arguments = inert(call.arguments).replace("```", "'''")
+    reach = inert(", ".join(str(each) for each in call.facts.get("targets", [])))
+    whole = _question(asked, arguments, reach)
+    fits = len(arguments) <= MOST_SHOWN and len(reach) <= LONGEST_REACH
+    if fits and len(transports.get(account.kind).pieces(whole)) == 1:
+        return whole, True
+    cut = _question(asked, arguments[:LITTLE] + " …", reach[:LONGEST_REACH])
+    more = f"This is not all: {len(arguments)} characters. Approve it on the desk."
+    return f"{cut}\n{more}", False
+
+
+def _question(asked: ApprovalRequest, arguments: str, reach: str) -> str:
+    call = asked.call
     lines = [
         f"**Approval needed** for `{call.capability}`",
-        f"```\n{shown}\n```",
+        f"```\n{arguments}\n```",
         *([f"Reaches: {reach}"] if reach else []),
         f"Labels: {', '.join(call.facts.get('labels', [])) or 'none'}",
         f"Until {asked.expires_at:%Y-%m-%d %H:%M} UTC.",
     ]
-    buttons = (
-        Button("Approve", f"approve:{asked.id}"),
-        Button("Reject", f"reject:{asked.id}"),
-    )
-    return outbox.queue(
-        account,
-        Outgoing(where, "\n".join(lines), buttons),
-        key=f"ask:{asked.id}:{account.id}:{where.chat}"[:120],
-        approval_id=asked.id,
+    return "\n".join(lines)
+
+
+def inert(text: str) -> str:
+    """A text whose unseen marks are written out: none hides or turns its letters."""
+    return "".join(
+        each if each.isprintable() else f"\\u{ord(each):04x}" for each in text
     )
 
 
@@ -135,6 +169,24 @@ def route_approvals() -> int:
         new = asked.exclude(id__in=shown.values("approval_id"))
         for each in new.select_related("call").order_by("id")[:MOST_ASKED]:
             queued += ask(account, where, each)
+    return queued
+
+
+def ask_where_it_began() -> int:
+    """Ask what is open in the chats whose messages led to it, should nobody have
+    done so yet: whoever follows a message may be late.   Again: nothing."""
+    asked = gateway_queries.open_approvals().exclude(
+        id__in=OutboxMessage.objects.filter(approval_id__isnull=False).values(
+            "approval_id"
+        )
+    )
+    queued = 0
+    for each in asked.select_related("call").order_by("id")[:MOST_ASKED]:
+        root = each.call.root_id
+        turn = Turn.objects.filter(run_id=root).first() if root is not None else None
+        heard = _heard(turn.id) if turn is not None else None
+        if heard is not None and heard.account.state == AccountState.ACTIVE:
+            queued += _ask(heard, each)
     return queued
 
 
@@ -156,17 +208,17 @@ def close_questions() -> int:
     return closed
 
 
-def close(shown: OutboxMessage, said: str) -> bool:
+def close(row: OutboxMessage, said: str) -> bool:
     """Say what became of a question in its place, without its buttons, in the
     caller's transaction.   Again: nothing."""
-    OutboxMessage.objects.filter(id=shown.id).update(buttons=[])
+    OutboxMessage.objects.filter(id=row.id).update(buttons=[])
+    # What does not fit is cut off at the end.
+    pieces = transports.get(row.account.kind).pieces(f"**{said}**\n\n{row.text}")
     return outbox.queue(
-        shown.account,
-        Outgoing(
-            ConversationKey(shown.chat, shown.topic), f"{shown.text}\n\n**{said}**"
-        ),
-        key=f"asked:{shown.id}",
-        replaces_id=shown.sent_id,
+        row.account,
+        Outgoing(ConversationKey(row.chat, row.topic), pieces[0]),
+        key=f"asked:{row.id}",
+        replaces_id=row.sent_id,
     )
 
 
@@ -179,7 +231,8 @@ def said_of(asked: ApprovalRequest) -> str:
 def _heard(turn_id: UUID) -> InboxMessage | None:
     found: InboxMessage | None = (
         InboxMessage.objects.select_related("account__workspace")
-        .filter(turn_id=turn_id)
+        # The web shows answers and questions by itself.
+        .filter(turn_id=turn_id, account__secret__isnull=False)
         .first()
     )
     return found

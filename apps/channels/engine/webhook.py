@@ -16,7 +16,7 @@ from django.db import transaction
 
 from apps.access import services as access
 from apps.audit import services as audit
-from apps.channels.engine import door, intake, outbox
+from apps.channels.engine import door, intake, outbox, reading
 from apps.channels.errors import AccountPaused, Forged, Malformed
 from apps.channels.models import Account, AccountState
 from apps.channels.ports import Hook, Json, Line, Update, hooks
@@ -103,10 +103,13 @@ def take(account: Account, headers: Mapping[str, str], body: bytes) -> Json:
         return {}
     if intake.is_kept(account, update):
         return {}
-    if update.action or update.envelope.attachments:
-        _carry_later(account, raw)
-    else:
+    if not (update.action or update.envelope.attachments):
         intake.keep(account, update)
+        return {}
+    try:
+        _carry_later(account, raw)
+    except intake.UNREADABLE as error:
+        intake.set_aside(account, update, f"{type(error).__name__}: {error}")
     return {}
 
 
@@ -132,7 +135,7 @@ def _read(hook: Hook, raw: Json, line: Line) -> Update | None:
 def _carry_later(account: Account, raw: Json) -> None:
     runs.enqueue(
         kind=HEAR_KIND,
-        payload={"account_id": str(account.id), "raw": raw},
+        payload={"account_id": str(account.id), "raw": reading.plain_all(raw)},
         principal=access.system_principal(),
         workspace=account.workspace,
         trigger="event",

@@ -18,9 +18,12 @@ from apps.channels.services.accounts import (
     set_account_state,
 )
 from apps.channels.services.chatting import (
+    Taken,
+    begin,
     open_web_account,
     send_message,
     start_conversation,
+    take_message,
 )
 from apps.channels.services.delivery import (
     deliver,
@@ -72,6 +75,8 @@ __all__ = [
     "LISTEN_SECONDS",
     "SEND_KIND",
     "Changes",
+    "Taken",
+    "begin",
     "block_sender",
     "carry_canary",
     "carry_follow",
@@ -98,6 +103,7 @@ __all__ = [
     "set_tier",
     "sing",
     "start_conversation",
+    "take_message",
     "take_webhook",
     "tell_operators",
     "tells_operators",

@@ -27,6 +27,7 @@ from apps.common import clock
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.vault import services as vault
 from apps.vault.errors import VaultSealed
+from apps.vault.models import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def save_bot(
 ) -> Account:
     """Open a bot's account, or give it another token, which goes to the vault.
 
-    Raises: RoleRequired below admin; Invalid; VaultSealed.
+    Raises: RoleRequired below admin; Invalid; VaultSealed; Conflict for a token that
+    is another account's: two who listen for one bot take each other's messages.
     Again: the same token changes nothing.
     """
     policies.check_role(by, Role.ADMIN, workspace)
@@ -99,6 +101,7 @@ def save_bot(
         value=token.strip(),
         workspace_id=workspace.id,
     )
+    _check_only(secret, but=before)
     account, is_new = Account.objects.get_or_create(
         workspace=workspace,
         slug=slug,
@@ -126,6 +129,14 @@ def save_bot(
     if is_new:
         notes.record("channel.opened", account, by)
     return account
+
+
+def _check_only(secret: Secret, but: Account | None) -> None:
+    """Raises: Conflict."""
+    same = Account.objects.filter(secret__fingerprint=secret.fingerprint)
+    other = same.exclude(id=but.id if but else None).first()
+    if other is not None:
+        raise Conflict(f"This token is the account {other.slug}'s already.")
 
 
 def _check_bot(kind: str, slug: str, token: str) -> None:

@@ -63,6 +63,7 @@ def tell_operators(text: str, key: str) -> None:
 
 @transaction.atomic
 def route_approvals() -> int:
-    """Ask open questions in the chats that are told of them, and close those that
-    were decided elsewhere: the clock's job.   Again: nothing."""
-    return replies.route_approvals() + replies.close_questions()
+    """Ask open questions where they began and in the chats that are told of them,
+    and close those that were decided elsewhere: the clock's job.   Again: nothing."""
+    asked = replies.ask_where_it_began() + replies.route_approvals()
+    return asked + replies.close_questions()

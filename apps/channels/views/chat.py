@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.http import (
     HttpRequest,
@@ -30,7 +31,7 @@ from apps.agents.models import AgentProfile, Conversation, DeltaKind, Turn, Turn
 from apps.channels import services
 from apps.channels.engine import door
 from apps.channels.engine import stream as streams
-from apps.common import clock, pages
+from apps.common import clock, ids, pages
 from apps.common.errors import NotFound, PolarError
 
 #: How many conversations the side list shows, and turns one page shows.
@@ -70,11 +71,13 @@ def start(request: HttpRequest) -> HttpResponse:
         profile = agents_queries.get_profile(
             workspace=workspace, slug=request.POST.get("agent", "primary")
         )
-        begun = services.start_conversation(by=principal, profile=profile, text=text)
+        taken = services.begin(
+            by=principal, profile=profile, text=text, once=_once(request)
+        )
     except PolarError as error:
         context = _side(principal) | {"error": error, "text": text}
         return render(request, "channels/chat.html", context, status=error.http_status)
-    return HttpResponseRedirect(_url_of(begun))
+    return _go_on(request, taken, _url_of(taken.conversation))
 
 
 @require_POST
@@ -87,7 +90,9 @@ def send(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
     text = request.POST.get("text", "")
     partial = pages.is_partial(request)
     try:
-        turn = services.send_message(by=principal, conversation=found, text=text)
+        taken = services.take_message(
+            by=principal, conversation=found, text=text, once=_once(request)
+        )
     except PolarError as error:
         context = _page(principal, found) | {"error": error, "text": text}
         if partial:
@@ -95,10 +100,40 @@ def send(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
             refused["X-Polar-Kept"] = "text"
             return refused
         return render(request, "channels/chat.html", context, status=error.http_status)
-    if partial:
-        context = {"turn": turn, "profile": turn.profile}
-        return render(request, "channels/_exchange.html", context)
-    return HttpResponseRedirect(_url_of(found) + "#end")
+    if not partial:
+        return _go_on(request, taken, _url_of(found) + "#end")
+    if taken.turn is None:
+        return _told(request, taken, text)
+    context = {"turn": taken.turn, "profile": taken.turn.profile, **_fresh()}
+    return render(request, "channels/_exchange.html", context)
+
+
+def _go_on(request: HttpRequest, taken: services.Taken, url: str) -> HttpResponse:
+    """Show the conversation again; what a command said stands above it."""
+    if taken.renews:
+        return HttpResponseRedirect(reverse("channels:list"))
+    if taken.said:
+        messages.info(request, taken.said)
+    return HttpResponseRedirect(url)
+
+
+def _told(request: HttpRequest, taken: services.Taken, text: str) -> HttpResponse:
+    """Put what a command said into the thread; it is no part of the conversation."""
+    if taken.renews:
+        answer = HttpResponse()
+        answer["HX-Redirect"] = reverse("channels:list")
+        return answer
+    context = {"said": taken.said, "asked": text.strip(), **_fresh()}
+    return render(request, "channels/_said.html", context)
+
+
+def _once(request: HttpRequest) -> str:
+    """What a form carries so that it counts once, however often it is sent."""
+    return request.POST.get("once", "")[:40]
+
+
+def _fresh() -> dict[str, str]:
+    return {"once": str(ids.new_id())}
 
 
 @require_GET
@@ -185,6 +220,7 @@ def _side(principal: Principal) -> dict[str, Any]:
         "threads": threads.select_related("principal")[:LISTED],
         "profiles": profiles,
         "may_write": _may_write(principal),
+        **_fresh(),
     }
 
 

@@ -1,5 +1,6 @@
 """The call's row: made, started, settled. Each move is a conditional UPDATE."""
 
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -251,15 +252,46 @@ def _wait_until_sealed(event_id: UUID) -> None:
     Raises: UpstreamError when that does not happen in time; nothing was sent.
     """
     deadline = clock.monotonic() + SEAL_SECONDS
+    asked = _rounds.begun
     while True:
-        try:
-            audit.seal_all()
-        except NoWitness:
+        if not _rounds.seal(asked):
             clock.sleep(0.1)
         if audit_queries.is_sealed(event_id):
             return
         if clock.monotonic() > deadline:
             raise UpstreamError("The log was not sealed in time; nothing was sent.")
+        asked = _rounds.begun
+
+
+class Rounds:
+    """Sealing for all threads of a process that wait meanwhile.
+
+    A round that began after an event was committed numbers it and tells the witness,
+    so whoever waited for the lock meanwhile need not begin another.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.begun = self._ended = 0
+
+    def seal(self, asked: int) -> bool:
+        """Let a round begin that is later than `asked`, or find that one was.
+
+        Returns False where this host has no witness.
+        """
+        with self._lock:
+            if self._ended > asked:
+                return True
+            self.begun += 1
+            try:
+                audit.seal_all()
+            except NoWitness:
+                return False
+            self._ended = self.begun
+        return True
+
+
+_rounds = Rounds()
 
 
 def succeed(call: Call, request: CallRequest, outcome: Outcome) -> None:
