@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.common.errors import NotFound
+from apps.reliability.ports import Scenery
 
 FOLDER = Path(__file__).resolve().parent / "experiments"
 #: The quarter that the seed asks for, and a week of grace.
@@ -26,7 +27,10 @@ class Drill:
     title: str
     description: str
     control: str
-    lanes: tuple[str, ...]
+    scenery: Scenery
+    #: What a change of makes its proof stale: paths below `apps`, and policies.
+    code: tuple[str, ...]
+    policy: tuple[str, ...]
     experiment: dict[str, Any]
     digest: str
 
@@ -56,7 +60,9 @@ def _read(path: Path) -> Drill:
         title=said["title"],
         description=said["description"],
         control=more["control"],
-        lanes=tuple(more.get("lanes", ())),
+        scenery=Scenery(**more.get("scenery", {})),
+        code=tuple(more["code"]),
+        policy=tuple(more["policy"]),
         experiment=said,
         digest=hashlib.sha256(raw).hexdigest(),
     )

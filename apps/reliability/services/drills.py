@@ -22,7 +22,8 @@ from apps.common import clock
 from apps.common.actor import SYSTEM, Actor
 from apps.common.errors import Conflict, NotFound
 from apps.reliability import ports
-from apps.reliability.engine import cloning, evidence, freshness, notebook, shelf
+from apps.reliability.engine import cloning, evidence, freshness, shelf
+from apps.reliability.engine.drilling import notebook
 from apps.reliability.engine.freshness import OPEN
 from apps.reliability.engine.freshness import Shelved as Shelved
 from apps.reliability.engine.freshness import shelf_of_drills as shelf_of_drills
@@ -210,9 +211,11 @@ def _left(ctx: RunContext, row: DrillRun) -> Outcome:
 
 def _rehearse(ctx: RunContext, row: DrillRun, part: str, folder: Path) -> str:
     """Play one rehearsal to its end. Returns what it was made from, "" if stopped."""
-    source = cloning.make(folder)
+    stage, drill = ports.stage(), shelf.get(row.slug)
+    places = [f"127.0.0.1:{n}" for n in stage.free_ports(cloning.MOST_DOUBLES)]
+    source = cloning.make(folder, places, drill.scenery)
     said = [row.slug, *(["--control"] if part == "control" else [])]
-    troupe = ports.stage().start(folder, *said)
+    troupe = stage.start(folder, drill.scenery, *said)
     at, until = 0, clock.monotonic() + LONGEST
     try:
         while True:

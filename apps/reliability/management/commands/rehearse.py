@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.common.errors import PolarError
-from apps.reliability.engine import rehearsing
+from apps.reliability.engine.drilling import rehearsing
 
 EXAMPLE = """\
 example (started by `./polar drill run blackout`, which makes the clone):
