@@ -19,7 +19,8 @@ from apps.reliability.engine import cloning
 from apps.reliability.errors import EvidenceBroken
 
 FORMAT = "polar-evidence/v1"
-PARTS = ("main", "control")
+MAIN = "main"
+PARTS = (MAIN, "control")
 
 
 def grade(main: dict[str, Any], control: dict[str, Any]) -> str:
@@ -33,6 +34,13 @@ def grade(main: dict[str, Any], control: dict[str, Any]) -> str:
         if not _was_played(journal):
             return "failed"
     return "passed" if control["deviated"] and not main["deviated"] else "deviated"
+
+
+def grade_live(main: dict[str, Any]) -> str:
+    """Judge a live drill: there is no control, so it proves less."""
+    if not _was_played(main):
+        return "failed"
+    return "deviated" if main["deviated"] else "passed"
 
 
 def _was_played(journal: dict[str, Any]) -> bool:

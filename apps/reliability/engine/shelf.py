@@ -33,6 +33,15 @@ class Drill:
     policy: tuple[str, ...]
     experiment: dict[str, Any]
     digest: str
+    #: Played on the install itself: what that touches, and the experiment; or why not.
+    touches: str = ""
+    live: dict[str, Any] | None = None
+    not_live: str = ""
+
+    @property
+    def confirmation(self) -> str:
+        """What is typed before it is played live."""
+        return f"LIVE {self.slug}"
 
 
 @lru_cache(maxsize=1)
@@ -54,6 +63,8 @@ def _read(path: Path) -> Drill:
     raw = path.read_bytes()
     said = json.loads(raw)
     more = said["x-polar"]
+    on_install = path.parent / "live" / path.name
+    raw += on_install.read_bytes() if on_install.is_file() else b""
     return Drill(
         slug=path.stem,
         letter=more["letter"],
@@ -65,4 +76,7 @@ def _read(path: Path) -> Drill:
         policy=tuple(more["policy"]),
         experiment=said,
         digest=hashlib.sha256(raw).hexdigest(),
+        touches=more["live"],
+        live=json.loads(on_install.read_bytes()) if on_install.is_file() else None,
+        not_live=more["not_live"],
     )

@@ -128,7 +128,7 @@ def asked() -> list[Turn]:
     """Return what was asked last, once it is settled."""
     if "settled" not in notebook.kept:
         ids = notebook.kept.get("asked", [])
-        wait_for(lambda: are_settled(ids))
+        wait_for(lambda: are_settled(ids), float(notebook.kept["patience"]))
         found = turns_of(ids)
         tell_answers(found)
         notebook.kept["settled"] = found

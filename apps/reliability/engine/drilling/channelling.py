@@ -145,7 +145,8 @@ def all_arrived_once(count: int) -> bool:
 
     wait_for(lambda: len(arrived()) >= count and answered(), SENDS_WITHIN)
     found, heard = arrived(), answered()
-    said = f"{len(found)} of {count} arrived, {len(found) - len(set(found))} twice; " + (
-        "the person is answered" if heard else "the person has no answer"
+    said = (
+        f"{len(found)} of {count} arrived, {len(found) - len(set(found))} twice; "
+        + ("the person is answered" if heard else "the person has no answer")
     )
     return notebook.observe("arrived once", found == wanted and heard, said)

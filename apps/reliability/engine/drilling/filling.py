@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -10,10 +11,10 @@ from apps.agents.models import Turn, TurnState
 from apps.common import clock
 from apps.common.errors import PolarError
 from apps.common.middleware import FULL
-from apps.reliability.engine import cloning
 from apps.reliability.engine.drilling.asking import ask, turns_of, wait_for
 from apps.reliability.engine.drilling.notebook import notebook
 from apps.reliability.engine.drilling.steady import pages_answer
+from apps.reliability.ports import DISK
 
 BALLAST = "ballast"
 PIECE = 64 * 1024
@@ -27,7 +28,7 @@ def remove_protection() -> None:
 
 
 def _disk() -> Path:
-    return Path(settings.POLAR_CLONE) / cloning.DISK
+    return Path(settings.POLAR_CLONE) / DISK
 
 
 def fill_disk() -> int:
@@ -94,5 +95,5 @@ def work_resumes() -> bool:
     return notebook.observe("resumes by itself", False, "the store is still full")
 
 
-def _answered(ids: list[object]) -> int:
+def _answered(ids: list[UUID]) -> int:
     return sum(turn.state == TurnState.ANSWERED for turn in turns_of(ids))

@@ -56,7 +56,9 @@ def remove_protection() -> None:
     code, said = ports.stage().order(
         "vault", "export-recovery", "--drop", notebook.kept["recipient"]
     )
-    notebook.tell("attention", f"Control: no recovery kit ({code}, {said.strip()[:80]})")
+    notebook.tell(
+        "attention", f"Control: no recovery kit ({code}, {said.strip()[:80]})"
+    )
 
 
 def lose_key() -> bool:
@@ -86,9 +88,9 @@ def _sealed_rows() -> str:
 
 def loss_is_named() -> bool:
     code, said = ports.stage().order("vault", "status", "--json")
-    state = str(_json(said).get("state", said.strip()[-80:]))
-    held = code == SEALED and state in ("missing_key", "no_key", "wrong_key")
-    return notebook.observe("loss named", held, f"`vault status`: {code}, {state}")
+    why = str(_json(said).get("reason", said.strip()[-80:]))
+    held = code == SEALED and why in ("missing_key", "no_key", "wrong_key")
+    return notebook.observe("loss named", held, f"`vault status`: {code}, {why}")
 
 
 def _json(said: str) -> dict[str, Any]:
@@ -118,7 +120,9 @@ def recover_with_kit() -> bool:
     """What the runbook says: `vault recover` with the offline key."""
     kit = "\n".join(notebook.kept["kit"]) + "\n"
     code, said = ports.stage().order("vault", "recover", stdin=kit)
-    notebook.tell("ok" if code == OPEN else "critical", f"Recovery: {said.strip()[:200]}")
+    notebook.tell(
+        "ok" if code == OPEN else "critical", f"Recovery: {said.strip()[:200]}"
+    )
     return code == OPEN
 
 

@@ -102,15 +102,15 @@ def fresh_one_works() -> bool:
 def trail_names_it() -> bool:
     """Who made it, who ended it, and nowhere the token itself."""
     token_id, raw = notebook.kept["leaked"]
-    types = set(
-        Event.objects.about("token", token_id).values_list("type", flat=True)
-    )
+    types = set(Event.objects.about("token", token_id).values_list("type", flat=True))
     found = [
         path.name
         for path in Path(settings.POLAR_CLONE).rglob("*")
         if path.is_file() and path.name != cloning.PROGRESS
         if raw.encode() in path.read_bytes()
     ]
-    said = f"{', '.join(sorted(types))}; the token's text stands in {found or 'no file'}"
+    said = (
+        f"{', '.join(sorted(types))}; the token's text stands in {found or 'no file'}"
+    )
     held = {"token.issued", "token.revoked"} <= types and not found
     return notebook.observe("trail names it", held, said)

@@ -108,12 +108,13 @@ def heat_map_names_cycle() -> bool:
     where it was cut."""
     root, said = notebook.kept["loop"].run_id, StringIO()
     call_command("agents", "recursion", "--root", str(root), "--json", stdout=said)
-    edges = {(e["source"], e["target"]): e for e in json.loads(said.getvalue())["by_edge"]}
+    read = json.loads(said.getvalue())["by_edge"]
+    edges = {(edge["source"], edge["target"]): edge for edge in read}
     there, back = edges.get(LOOPERS), edges.get(LOOPERS[::-1])
     cuts = [f"@{a} to @{b}" for (a, b), edge in sorted(edges.items()) if edge["cut"]]
-    told = ", ".join(f"@{a} to @{b} {e['handoffs']} times" for (a, b), e in edges.items())
+    times = [f"@{a} to @{b} {e['handoffs']} times" for (a, b), e in edges.items()]
     held = bool(there and back and cuts)
-    words = f"{told}; cut at {', '.join(cuts) or 'no edge'}"
+    words = f"{', '.join(times)}; cut at {', '.join(cuts) or 'no edge'}"
     return notebook.observe("cycle named", held, words)
 
 

@@ -30,11 +30,13 @@ def ask_for_work(count: int) -> int:
 def kill_workers(times: int) -> int:
     """Kill each worker as soon as it holds runs, and start another."""
     killed, known = 0, set[str]()
+
+    def is_at_work() -> bool:
+        return bool(_owners() - known)
+
     for _ in range(times):
         held = asking.wait_for(
-            lambda: bool(_owners() - known),
-            asking.STARTS_WITHIN,
-            is_missed_by_control=False,
+            is_at_work, asking.STARTS_WITHIN, is_missed_by_control=False
         )
         mine = _owners() - known
         runs = Run.objects.filter(state=State.RUNNING, lease_owner__in=mine).count()
@@ -63,9 +65,7 @@ def all_work_done() -> bool:
     """Everybody who asked is answered, however often it was begun."""
     ids = notebook.kept["asked"]
     within = CONTROL_SEES_WITHIN if notebook.is_control else RECOVERS_WITHIN
-    asking.wait_for(
-        lambda: asking.are_settled(ids), within, is_missed_by_control=False
-    )
+    asking.wait_for(lambda: asking.are_settled(ids), within, is_missed_by_control=False)
     found = asking.turns_of(ids)
     done = sum(turn.state == TurnState.ANSWERED for turn in found)
     again = sum(turn.run.attempt > 1 for turn in found)

@@ -20,7 +20,8 @@ class Notebook:
     def __init__(self) -> None:
         self.began = clock.monotonic()
         self.seen: dict[str, tuple[bool, str]] = {}
-        self.kept: dict[str, Any] = {}
+        #: What one step keeps for the next. Patience: units: seconds.
+        self.kept: dict[str, Any] = {"patience": 30.0}
         #: Where it lies: the clone's folder, or that of a live drill.
         self.folder = Path(settings.POLAR_CLONE)
 

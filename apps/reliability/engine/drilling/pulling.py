@@ -69,9 +69,7 @@ def _approve(row: Extension) -> Extension:
         risks=risks,
     )
     system = access_services.system_principal()
-    return extensions.review_extension(
-        by=system, extension_id=row.id, verdict=verdict
-    )
+    return extensions.review_extension(by=system, extension_id=row.id, verdict=verdict)
 
 
 def remove_protection() -> None:
@@ -171,7 +169,9 @@ def throw_kill_switch() -> Any:
     )
     notebook.kept["certificate"] = made.id
     took = clock.monotonic() - began
-    notebook.tell("ok", f"Kill switch: stopped in {took:.1f} s", unconfirmed=made.unconfirmed)
+    notebook.tell(
+        "ok", f"Kill switch: stopped in {took:.1f} s", unconfirmed=made.unconfirmed
+    )
     return made.unconfirmed
 
 

@@ -120,7 +120,12 @@ def _leave(folder: Path) -> None:
     with suppress(PolarError):  # a control may have rolled the log back
         audit.checkpoint()
     audit.export(folder / cloning.EXPORT, by=system.actor)
-    facts = {
+    (folder / cloning.FACTS).write_text(json.dumps(facts(), sort_keys=True))
+
+
+def facts() -> dict[str, Any]:
+    """Under what it was played, and what was seen under the fault."""
+    return {
         "python": sys.version.split()[0],
         "sqlite": sqlite3.sqlite_version,
         "platform": sys.platform,
@@ -129,4 +134,3 @@ def _leave(folder: Path) -> None:
             for name, (held, found) in notebook.seen.items()
         },
     }
-    (folder / cloning.FACTS).write_text(json.dumps(facts, sort_keys=True))

@@ -7,10 +7,10 @@ from apps.audit import services as audit
 from apps.audit.models import Event
 from apps.common import clock
 from apps.reliability.engine import alerts
-from apps.reliability.engine.alerts import Finding
 from apps.reliability.engine.drilling.asking import ask_many, asked, wait_for
 from apps.reliability.engine.drilling.doubles import play
 from apps.reliability.engine.drilling.notebook import notebook
+from apps.reliability.engine.findings import Finding
 from apps.reliability.models import AlertCode
 from apps.reliability.ports import Double
 

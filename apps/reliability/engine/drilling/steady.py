@@ -97,7 +97,8 @@ def canaries_answered(count: int, lane: str) -> bool:
 
 def alert_raised(code: str, within: float) -> bool:
     """The clock's own detectors say so in time. Units: seconds since the fault."""
-    rows = Alert.objects.filter(code=code)
+    origin = "drill" if notebook.kept.get("live") else "real"
+    rows = Alert.objects.standing().filter(code=code, origin=origin)
     raised = wait_for(rows.exists, max(1.0, within - notebook.since_fault()))
     took = notebook.since_fault()
     summary = rows.values_list("summary", flat=True).first()
