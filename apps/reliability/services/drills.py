@@ -221,7 +221,9 @@ def close_orphans() -> int:
     for row in DrillRun.objects.filter(state__in=OPEN):
         run = runs_queries.find_run(row.run_id)
         if run is None or run.state in SETTLED:
-            closed += end(row, DrillState.FAILED, "The run that carried it ended.")
+            why = (run.error_detail or run.reason or run.state) if run else "it is gone"
+            words = f"The run that carried it ended: {why}"
+            closed += end(row, DrillState.FAILED, words)
     return closed
 
 
@@ -260,6 +262,7 @@ def move(row: DrillRun, state: DrillState, **facts: Any) -> int:
     )
 
 
+@transaction.atomic
 def record(row: DrillRun, event: str, by: Actor | None, **data: Any) -> None:
     audit.record(
         type=event,
