@@ -16,6 +16,8 @@ from apps.common.errors import FieldProblem, Invalid
 from apps.providers.engine import breakers
 from apps.providers.models import Lane, Route
 from apps.providers.policies import check_manage
+from apps.runs import services as runs
+from apps.runs.models import State
 
 LONGEST_HOLD = timedelta(minutes=10)
 
@@ -46,13 +48,17 @@ def hold_lanes(
 
 @transaction.atomic
 def release_lanes(*, by: Principal, reason: str) -> int:
-    """End every hold now. Returns how many.   Again: nothing."""
+    """End every hold now; who waits for a provider goes on. Returns how many.
+
+    Again: nothing.
+    """
     check_manage(by)
     held = breakers.held()
     lanes = sorted(set(held.values_list("route__lane", flat=True)))
     released = breakers.release_held()
     if released:
         _record("lanes.released", by, lanes, reason=reason)
+        runs.wake(state=State.WAITING_PROVIDER, reason="lanes released")
     return released
 
 

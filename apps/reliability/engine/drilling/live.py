@@ -14,7 +14,13 @@ from apps.gateway.models import Halt
 from apps.providers import services as providers
 from apps.providers.models import Route
 from apps.reliability.engine import livefaults
-from apps.reliability.engine.drilling.asking import LOOP_WORD, ask_many, asked
+from apps.reliability.engine.drilling.asking import (
+    LOOP_WORD,
+    ask_many,
+    asked,
+    turns_of,
+    wait_for,
+)
 from apps.reliability.engine.drilling.notebook import notebook
 from apps.reliability.engine.livefaults import LOOP_AGENTS, LOOP_PROVIDERS
 from apps.reliability.models import UNDER_WAY, Incident
@@ -77,6 +83,19 @@ def release_lanes() -> int:
     )
     notebook.tell("ok", f"Recovery: {released} routes are given back")
     return released
+
+
+def who_waited_is_answered() -> bool:
+    """With the lanes back everybody who waited goes on."""
+    ids = notebook.kept["asked"]
+
+    def all_answered() -> bool:
+        return all(t.state == TurnState.ANSWERED for t in turns_of(ids))
+
+    held = wait_for(all_answered, float(notebook.kept["patience"]))
+    found = sum(turn.state == TurnState.ANSWERED for turn in turns_of(ids))
+    said = f"{found} of {len(ids)} answered in the end"
+    return notebook.observe("all answered in the end", held, said)
 
 
 # --- C: the loop -------------------------------------------------------------
