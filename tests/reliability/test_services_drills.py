@@ -26,6 +26,8 @@ from apps.audit import services as audit
 from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Conflict, InvalidTransition, NotFound
+from apps.gateway.models import Setting
+from apps.providers import services as providers
 from apps.reliability import ports, services
 from apps.reliability.engine import basis, cloning, evidence, shelf
 from apps.reliability.engine.drilling import casting, looping
@@ -34,6 +36,7 @@ from apps.reliability.models import DrillRun, DrillState
 from apps.reliability.ports import Scenery
 from apps.runs import services as runs
 from apps.runs.models import Run, Schedule, State
+from tests.providers import builders
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = [f"127.0.0.1:{number}" for number in (1, 2, 3, 4)]
@@ -305,6 +308,63 @@ def test_freshness_when_never_passed_changed_or_failed_then_says_why(
     for kind, words in basis.WORDS.items():
         DrillRun.objects.filter(id=row.id).update(basis={**basis_of, kind: "other"})
         assert stale() == words
+
+
+def test_freshness_when_a_policy_changes_then_stale_until_it_is_as_it_was(
+    system: Principal, stage: FakeStage
+) -> None:
+    def stale(slug: str) -> str:
+        found = services.shelf_of_drills()
+        return next(each.stale for each in found if each.drill.slug == slug)
+
+    for slug in ("blackout", "loop-panic", "store-swap"):
+        carried(system, slug)
+
+    route = builders.route("worker")
+    limits = Setting.load()
+    Setting.objects.filter(pk=limits.pk).update(max_depth=limits.max_depth + 1)
+
+    assert stale("blackout") == stale("loop-panic") == basis.WORDS["policy"]
+    assert stale("store-swap") == "", "no policy touches it"
+    providers.remove_provider(by=system, slug=route.model.provider.slug)
+    Setting.objects.filter(pk=limits.pk).update(max_depth=limits.max_depth)
+    assert stale("blackout") == stale("loop-panic") == ""
+
+
+def test_freshness_when_code_changes_then_its_digest_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(basis, "APPS", tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/claim.py", "runs/notes.txt", "other.py"):
+        (tmp_path / name).write_text("1")
+
+    def digest() -> str:
+        basis._digest_of_code.cache_clear()
+        return basis._digest_of_code(("runs",))
+
+    before = digest()
+    (tmp_path / "other.py").write_text("2")
+    (tmp_path / "runs/notes.txt").write_text("2")
+    assert digest() == before
+    (tmp_path / "runs/claim.py").write_text("2")
+    assert digest() != before
+    basis._digest_of_code.cache_clear()
+
+
+def test_drill_that_this_machine_cannot_play_is_refused_and_not_asked_for(
+    system: Principal, stage: FakeStage
+) -> None:
+    stage.lacking = "a small disk of its own needs bubblewrap"
+
+    with pytest.raises(DrillFailed, match="needs bubblewrap"):
+        services.start_drill(by=system, slug="disk-full")
+
+    shelf_now = {each.drill.slug: each for each in services.shelf_of_drills()}
+    assert shelf_now["disk-full"].lacks == stage.lacking
+    assert not shelf_now["disk-full"].is_overdue
+    assert shelf_now["broker-wipe"].unused == "this install has no broker"
+    assert shelf_now["token-leak"].is_overdue
 
 
 def test_evidence_when_whole_then_a_stranger_accepts_it(
