@@ -26,10 +26,11 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Called in the clone before its processes start."""
+    """Called in the clone before its processes start, and once all is over."""
 
     remove_protection: Step
     prepare: Step | None = None
+    tidy: Step | None = None
 
 
 CASTS = {
@@ -40,7 +41,7 @@ CASTS = {
     "vault-key-lost": Cast(keyless.remove_protection, keyless.prepare),
     "rug-pull": Cast(pulling.remove_protection, pulling.prepare),
     "sink-outage": Cast(sinking.remove_protection, sinking.prepare),
-    "disk-full": Cast(filling.remove_protection),
+    "disk-full": Cast(filling.remove_protection, tidy=filling.tidy),
     "token-leak": Cast(leaking.remove_protection, leaking.prepare),
     "channel-outage": Cast(channelling.remove_protection, channelling.prepare),
     "worker-massacre": Cast(massacre.remove_protection),

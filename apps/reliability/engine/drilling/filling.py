@@ -95,5 +95,11 @@ def work_resumes() -> bool:
     return notebook.observe("resumes by itself", False, "the store is still full")
 
 
+def tidy() -> None:
+    """What the control left full has to take the export of its log."""
+    (_disk() / BALLAST).unlink(missing_ok=True)
+    connection.close()
+
+
 def _answered(ids: list[UUID]) -> int:
     return sum(turn.state == TurnState.ANSWERED for turn in turns_of(ids))

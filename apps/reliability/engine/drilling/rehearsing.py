@@ -60,6 +60,8 @@ def rehearse(slug: str, *, control: bool) -> dict[str, Any]:
     finally:
         for each in troupe.values():
             each.end()
+    if cast.tidy is not None:
+        cast.tidy()
     (notebook.folder / cloning.JOURNAL).write_text(json.dumps(journal, sort_keys=True))
     _leave(notebook.folder)
     return journal
