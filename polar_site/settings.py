@@ -17,6 +17,8 @@ env = environ.Env()
 #: Set in the processes of a drill's clone: its folder, whose `env` is read instead.
 POLAR_CLONE = env.str("POLAR_CLONE", default="")
 environ.Env.read_env(Path(POLAR_CLONE) / "env" if POLAR_CLONE else BASE_DIR / ".env")
+#: The host:port of each double that a clone may speak to. It reaches nobody else.
+POLAR_CLONE_REACHES = env.list("POLAR_CLONE_REACHES", default=[])
 #: What programs that Polar starts for itself are given, with their own changes.
 ENVIRONMENT = env.ENVIRON
 

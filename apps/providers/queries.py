@@ -16,6 +16,7 @@ from apps.common.statements import Reading
 from apps.providers.errors import ProviderUnknown
 from apps.providers.models import (
     Attempt,
+    Breaker,
     BreakerState,
     KeyState,
     Kind,
@@ -129,6 +130,11 @@ def all_remote_lanes_down() -> bool:
     remote = [each for each in lanes_health() if each.lane != Lane.LOCAL]
     staffed = [lane.state for lane in remote if lane.state != "unstaffed"]
     return bool(staffed) and all(state == "down" for state in staffed)
+
+
+def lanes_are_held() -> bool:
+    """Tell whether somebody, such as a live drill, keeps lanes from being used."""
+    return Breaker.objects.all().held(clock.now()).exists()
 
 
 def providers() -> QuerySet[Provider]:

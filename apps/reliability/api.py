@@ -395,30 +395,25 @@ def get_incident_evidence(request: HttpRequest, incident_id: UUID) -> dict[str, 
 @router.get(
     "/drills", response={200: list[DrillOut]} | PROBLEMS, operation_id="listDrills"
 )
-def list_drills(request: HttpRequest) -> list[dict[str, Any]]:
+def list_drills(request: HttpRequest) -> list[DrillOut]:
     """List the shelf with how fresh each proof is."""
     caller(request, "store:read")
-    return [
-        {
-            "slug": each.drill.slug,
-            "title": each.drill.title,
-            "description": each.drill.description,
-            "control": each.drill.control,
-            "passed_at": each.passed_at,
-            "stale": each.stale,
-            "newest": each.newest,
-        }
-        for each in services.shelf_of_drills()
-    ]
+    return [DrillOut.of(each) for each in services.shelf_of_drills()]
 
 
 @router.post(
     "/drills", response={201: DrillRunOut} | PROBLEMS, operation_id="startDrill"
 )
 def start_drill(request: HttpRequest, body: DrillIn) -> Status[Any]:
-    """Rehearse one in a clone; a run of kind reliability.drill carries it."""
+    """Rehearse one in a clone, or play it live; a run carries it."""
     by = caller(request, "store:write").principal
-    return Status(201, services.start_drill(by=by, slug=body.drill))
+    if not body.live:
+        return Status(201, services.start_drill(by=by, slug=body.drill))
+    cap = services.Cap(**body.cap.dict())
+    row = services.start_live_drill(
+        by=by, slug=body.drill, confirm=body.confirm, cap=cap
+    )
+    return Status(201, row)
 
 
 @router.get(

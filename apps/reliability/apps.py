@@ -32,6 +32,7 @@ class ReliabilityConfig(AppConfig):
         channel_ports.plugged_commands.register(services.INCIDENT_COMMAND)
         ports.plug_courier(webhook.Courier())
         runs.handlers.register(services.SYNTHETIC_KIND, services.carry_breach)
+        runs.ticks.register("reliability.faults", services.take_back_faults, 2.0)
         runs.ticks.register("reliability.notices", services.send_due, 5.0)
         runs.ticks.register("reliability.slo_hours", slo_hours.sum_up, 60.0)
         for each in alerts.DETECTORS:

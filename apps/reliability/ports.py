@@ -116,20 +116,90 @@ class Troupe(Protocol):
         """Kill it with all it started. Again: nothing."""
 
 
+class Double(Protocol):
+    """A vendor on a loopback port, played inside a rehearsal."""
+
+    #: Its host:port.
+    place: str
+    #: What it was asked to do, oldest first.
+    heard: list[dict[str, Any]]
+    #: How it behaves; which words there are depends on its kind.
+    manner: dict[str, Any]
+
+    def cut(self) -> None:
+        """Refuse every connection, as a vendor that is gone. Again: nothing."""
+
+    def mend(self) -> None:
+        """Listen again. Again: nothing."""
+
+
+class Broker(Troupe, Protocol):
+    """A broker of the rehearsal's own."""
+
+    def holds(self) -> int:
+        """Count the hints that wait in it."""
+
+    def wipe(self) -> None:
+        """Lose everything in it."""
+
+
+#: The folder of a clone in which a disk of its own is mounted.
+DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenery:
+    """What a drill's clone needs beyond a folder."""
+
+    #: A broker of its own, at its first place.
+    has_broker: bool = False
+    #: A log host that its log is copied to, at its first place.
+    has_log_host: bool = False
+    #: A disk of this size for its store; 0 for the folder's own. Units: bytes.
+    disk_bytes: int = 0
+
+
 class Stage(Protocol):
     """Where rehearsals run. Each raises DrillFailed in words."""
 
     def isolation(self) -> str:
         """Say how a rehearsal is kept apart here."""
 
-    def start(self, folder: Path, *arguments: str) -> Troupe:
+    def lacks(self, scenery: Scenery) -> str:
+        """Say what this machine lacks for it, or ""."""
+
+    def free_ports(self, count: int) -> list[int]:
+        """Find loopback ports that nobody uses."""
+
+    def start(self, folder: Path, scenery: Scenery, *arguments: str) -> Troupe:
         """Start a rehearsal in the clone of this folder."""
+
+    def start_live(self, folder: Path, *arguments: str) -> Troupe:
+        """Start a live drill, in the install's own environment."""
 
     def spawn(self, *arguments: str) -> Troupe:
         """Inside a rehearsal: start one of Polar's own processes."""
 
+    def serve(self, place: str) -> Troupe:
+        """Inside a rehearsal: start the web on a host:port."""
+
+    def broker(self, place: str) -> Broker:
+        """Inside a rehearsal: start a broker on a host:port."""
+
+    def double(self, kind: str, place: str) -> Double:
+        """Inside a rehearsal: play a vendor on a host:port."""
+
+    def order(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
+        """Inside a rehearsal: give one command and return its code and words."""
+
+    def status_of(self, url: str, bearer: str) -> int:
+        """Inside a rehearsal: ask for a page; 0 where nobody answers."""
+
     def play(self, experiment: dict[str, Any]) -> dict[str, Any]:
         """Run a Chaos Toolkit experiment; return its journal."""
+
+    def abort(self) -> None:
+        """End the experiment that is played in this process, now."""
 
 
 _stages: list[Stage] = []

@@ -9,6 +9,7 @@ from pydantic import Field
 from apps.common.schemas import In, Out
 from apps.reliability.engine.doctor.check import Result
 from apps.reliability.engine.doctor.continuity import Box
+from apps.reliability.engine.freshness import Shelved
 
 
 class SnapshotOut(Out):
@@ -213,6 +214,7 @@ class ReviewIn(In):
 class DrillRunOut(Out):
     id: UUID
     slug: str
+    mode: str
     state: str
     asked_by: str
     isolation: str
@@ -231,11 +233,46 @@ class DrillOut(Out):
     control: str
     passed_at: datetime | None
     stale: str
+    is_overdue: bool
+    #: Why it is not asked for, or not possible, here.
+    aside: str
+    #: What playing it live would touch, or why it is only rehearsed.
+    live: str
     newest: DrillRunOut | None
+
+    @classmethod
+    def of(cls, each: Shelved) -> "DrillOut":
+        drill, newest = each.drill, each.newest
+        return cls(
+            slug=drill.slug,
+            title=drill.title,
+            description=drill.description,
+            control=drill.control,
+            passed_at=each.passed_at,
+            stale=each.stale,
+            is_overdue=each.is_overdue,
+            aside=each.unused or each.lacks,
+            live=drill.touches or f"only rehearsed: {drill.not_live}",
+            newest=DrillRunOut.from_orm(newest) if newest else None,
+        )
+
+
+class DrillCapIn(In):
+    """How much a live drill may touch before it ends by itself."""
+
+    turns: int = 60
+    seconds: int = 90
+    hurt: int = 0
 
 
 class DrillIn(In):
+    """A rehearsal; or, with `live`, a drill on the install itself."""
+
     drill: str
+    live: bool = False
+    #: Of a live one: the words that are typed before it begins.
+    confirm: str = ""
+    cap: DrillCapIn = DrillCapIn()
 
 
 class CheckResultOut(Out):

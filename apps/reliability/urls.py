@@ -53,6 +53,7 @@ urlpatterns = [
     path("slo/", views.slo_page, name="slo"),
     path("drills/", views.drills, name="drills"),
     path("drills/start/<slug:slug>/", views.start_drill, name="start_drill"),
+    path("drills/on-install/<slug:slug>/", views.live_drill, name="live_drill"),
     path("drills/<uuid:drill_id>/", views.drill, name="drill"),
     path("drills/<uuid:drill_id>/live/", views.drill_live, name="drill_live"),
     path("drills/<uuid:drill_id>/cancel/", views.cancel_drill, name="cancel_drill"),

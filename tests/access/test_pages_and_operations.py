@@ -61,6 +61,7 @@ OPERATIONS = {
     "reliability:change_incident": "transitionIncident reviewIncident",
     "reliability:create_snapshot": "createSnapshot",
     "reliability:import_config": "importConfig",
+    "reliability:live_drill": "startDrill",
     "reliability:make_breach": "makeBreach",
     "reliability:open_incident": "openIncident",
     "reliability:rehearse_restore": "rehearseRestore",

@@ -19,6 +19,7 @@ from apps.access.models import Role
 from apps.audit import services as audit
 from apps.common import clock
 from apps.reliability import services
+from apps.reliability.engine.basis import Bases
 from apps.reliability.engine.doctor import continuity, examining
 from apps.reliability.engine.doctor.check import Result
 from apps.reliability.models import Alert, AlertCode, DrillRun, Notice, Recovery
@@ -205,7 +206,7 @@ def test_drills_are_proved_by_passes_of_what_they_are_now() -> None:
     rows = [passed(each.drill) for each in services.shelf_of_drills()]
     assert is_proved("drills")
 
-    DrillRun.objects.filter(id=rows[0].id).update(definition="another")
+    DrillRun.objects.filter(id=rows[0].id).update(basis={})
     assert not is_proved("drills")
     passed(services.shelf_of_drills()[0].drill)
     assert is_proved("drills")
@@ -220,6 +221,7 @@ def passed(drill: Any) -> DrillRun:
         run_id=uuid4(),
         asked_by="x",
         definition=drill.digest,
+        basis=Bases().of(drill),
         finished_at=clock.now(),
     )
 
@@ -240,6 +242,21 @@ def test_overdue_drill_is_an_alert_until_it_passes_again(workspace: Any) -> None
             passed(drill)
     with clock.frozen(clock.now() + timedelta(days=93, minutes=2)):
         assert look() == []
+
+
+@pytest.mark.parametrize("kind", ["experiment", "code", "policy"])
+def test_change_that_makes_many_drills_stale_is_one_alert(kind: str) -> None:
+    for each in services.shelf_of_drills():
+        row = passed(each.drill)
+        row.basis |= {kind: "another"}
+        row.save()
+
+    services.watch(NAMED["drills"])
+
+    alert = Alert.objects.standing().get()
+    assert (alert.code, alert.key) == (AlertCode.DRILL, kind)
+    assert alert.summary.startswith("blackout, store-swap, loop-panic, vault-key-lost")
+    assert "broker-wipe" not in alert.summary, "this install has no broker"
 
 
 # --- Doors --------------------------------------------------------------------

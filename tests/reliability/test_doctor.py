@@ -26,6 +26,7 @@ from apps.gateway.models import Setting
 from apps.providers import services as providers
 from apps.providers.models import Breaker, Model, Provider, Route
 from apps.reliability import ports, services
+from apps.reliability.engine.basis import Bases
 from apps.reliability.engine.doctor import examining, host
 from apps.reliability.engine.doctor import store as store_checks
 from apps.reliability.engine.doctor.check import CHECKS, look_at
@@ -460,6 +461,7 @@ def test_drills_are_fresh_only_when_each_passed_as_it_is(monkeypatch):
             run_id=clock_id(),
             asked_by="x",
             definition=each.drill.digest,
+            basis=Bases().of(each.drill),
             finished_at=clock.now(),
         )
     assert state("watch-drills") == "ok"

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from io import StringIO
@@ -26,16 +26,39 @@ from apps.audit import services as audit
 from apps.audit.models import Event
 from apps.common import clock
 from apps.common.errors import Conflict, InvalidTransition, NotFound
+from apps.gateway.models import Setting
+from apps.providers import services as providers
 from apps.reliability import ports, services
-from apps.reliability.engine import cloning, evidence, rehearsal, shelf
+from apps.reliability.engine import basis, cloning, evidence, shelf
+from apps.reliability.engine.drilling import casting, looping
 from apps.reliability.errors import DrillFailed, EvidenceBroken
 from apps.reliability.models import DrillRun, DrillState
+from apps.reliability.ports import Scenery
 from apps.runs import services as runs
 from apps.runs.models import Run, Schedule, State
+from tests.providers import builders
 
 ROOT = Path(__file__).resolve().parents[2]
-HELD = {"status": "completed", "deviated": False, "run": [{"status": "succeeded"}]}
-DEVIATED = {**HELD, "deviated": True}
+PLACES = [f"127.0.0.1:{number}" for number in (1, 2, 3, 4)]
+MET, MISSED = {"steady_state_met": True}, {"steady_state_met": False}
+HELD = {
+    "status": "completed",
+    "deviated": False,
+    "run": [{"status": "succeeded"}],
+    "steady_states": {"before": MET, "after": MET},
+    "experiment": {"method": [{}]},
+}
+DEVIATED = {
+    **HELD,
+    "deviated": True,
+    "steady_states": {"before": MET, "after": MISSED},
+}
+#: How Chaos Toolkit calls an experiment whose steady state was not met at first.
+NEVER_BEGAN = {
+    **HELD,
+    "run": [],
+    "steady_states": {"before": MISSED, "after": None},
+}
 
 
 class FakeStage:
@@ -46,16 +69,32 @@ class FakeStage:
         self.started: list[tuple[str, ...]] = []
         self.ended = 0
         self.code: int | None = 0
+        self.lacking = self.aborted = ""
+        self.on_start: Callable[[], object] = lambda: None
 
     def isolation(self) -> str:
         return "a fake"
 
-    def start(self, folder: Path, *arguments: str) -> "FakeStage":
+    def lacks(self, scenery: Scenery) -> str:
+        return self.lacking if scenery.disk_bytes else ""
+
+    def free_ports(self, count: int) -> list[int]:
+        return list(range(1, count + 1))
+
+    def start(self, folder: Path, scenery: Scenery, *arguments: str) -> "FakeStage":
+        return self._played(folder, arguments)
+
+    def start_live(self, folder: Path, *arguments: str) -> "FakeStage":
+        return self._played(folder, arguments)
+
+    def _played(self, folder: Path, arguments: tuple[str, ...]) -> "FakeStage":
         self.started.append(arguments)
+        self.on_start()
         line = {"at_ms": 5, "tone": "ok", "text": "told", "data": {}}
         (folder / cloning.PROGRESS).write_text(json.dumps(line) + "\n")
         (folder / cloning.JOURNAL).write_text(json.dumps(self.journals[folder.name]))
-        (folder / cloning.FACTS).write_text('{"observed": {}}')
+        facts = {"observed": {}, "aborted": self.aborted}
+        (folder / cloning.FACTS).write_text(json.dumps(facts))
         system = access.system_principal()
         audit.seal_all()
         audit.checkpoint()
@@ -70,6 +109,8 @@ class FakeStage:
 
     def play(self, experiment: dict[str, Any]) -> dict[str, Any]:
         raise AssertionError("nothing is played outside a clone")
+
+    serve = broker = double = order = status_of = abort = spawn  # type: ignore[assignment]
 
 
 @pytest.fixture
@@ -105,9 +146,39 @@ def verifier(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("slug", ["blackout", "store-swap", "loop-panic"])
+SLUGS = [drill.slug for drill in shelf.every()]
+LIVE = [drill.slug for drill in shelf.every() if drill.live]
+
+
+def test_shelf_holds_the_first_three_and_eight_more() -> None:
+    assert SLUGS[:3] == ["blackout", "store-swap", "loop-panic"]
+    assert len(SLUGS) == 11
+    assert LIVE == ["blackout", "loop-panic"]
+    assert set(casting.CASTS) == set(SLUGS)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
 def test_shelf_holds_valid_experiments(slug: str) -> None:
-    ensure_experiment_is_valid(shelf.get(slug).experiment)
+    drill = shelf.get(slug)
+
+    for experiment in filter(None, (drill.experiment, drill.live)):
+        ensure_experiment_is_valid(experiment)
+        names = [
+            probe["name"] for probe in experiment["steady-state-hypothesis"]["probes"]
+        ]
+        assert names[-1] == "What was observed under the fault held"
+    assert bool(drill.live) == bool(drill.touches) != bool(drill.not_live)
+    assert drill.control.endswith("so the drill must deviate.")
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_shelf_names_code_that_exists_and_policies_that_are_read(slug: str) -> None:
+    drill = shelf.get(slug)
+
+    assert drill.code
+    for path in drill.code:
+        assert (basis.APPS / path).exists(), path
+    assert set(drill.policy) <= set(basis.POLICIES)
 
 
 def test_shelf_when_asked_for_another_then_names_what_there_is() -> None:
@@ -125,6 +196,10 @@ def test_shelf_when_asked_for_another_then_names_what_there_is() -> None:
         (HELD, {**DEVIATED, "status": "aborted"}, "failed"),
         ({**HELD, "run": [{"status": "failed"}]}, DEVIATED, "failed"),
         (HELD, {**DEVIATED, "run": [{"status": "failed"}]}, "failed"),
+        (NEVER_BEGAN, DEVIATED, "failed"),
+        (HELD, NEVER_BEGAN, "failed"),
+        ({**HELD, "run": []}, DEVIATED, "failed"),
+        ({**HELD, "steady_states": {"before": MET, "after": None}}, DEVIATED, "failed"),
     ],
 )
 def test_grade_follows_both_journals(main: Any, control: Any, grade: str) -> None:
@@ -229,8 +304,67 @@ def test_freshness_when_never_passed_changed_or_failed_then_says_why(
     stage.journals["control"] = HELD
     carried(system)
     assert stale() == "the last one deviated"
-    DrillRun.objects.filter(id=row.id).update(definition="another")
-    assert "changed" in stale()
+    basis_of = DrillRun.objects.get(id=row.id).basis
+    for kind, words in basis.WORDS.items():
+        DrillRun.objects.filter(id=row.id).update(basis={**basis_of, kind: "other"})
+        assert stale() == words
+
+
+def test_freshness_when_a_policy_changes_then_stale_until_it_is_as_it_was(
+    system: Principal, stage: FakeStage
+) -> None:
+    def stale(slug: str) -> str:
+        found = services.shelf_of_drills()
+        return next(each.stale for each in found if each.drill.slug == slug)
+
+    for slug in ("blackout", "loop-panic", "store-swap"):
+        carried(system, slug)
+
+    route = builders.route("worker")
+    limits = Setting.load()
+    Setting.objects.filter(pk=limits.pk).update(max_depth=limits.max_depth + 1)
+
+    assert stale("blackout") == stale("loop-panic") == basis.WORDS["policy"]
+    assert stale("store-swap") == "", "no policy touches it"
+    providers.remove_provider(by=system, slug=route.model.provider.slug)
+    Setting.objects.filter(pk=limits.pk).update(max_depth=limits.max_depth)
+    assert stale("blackout") == stale("loop-panic") == ""
+
+
+def test_freshness_when_code_changes_then_its_digest_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(basis, "APPS", tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/claim.py", "runs/notes.txt", "other.py"):
+        (tmp_path / name).write_text("1")
+
+    def digest() -> str:
+        basis._digest_of_code.cache_clear()
+        return basis._digest_of_code(("runs",))
+
+    before = digest()
+    (tmp_path / "other.py").write_text("2")
+    (tmp_path / "runs/notes.txt").write_text("2")
+    assert digest() == before
+    (tmp_path / "runs/claim.py").write_text("2")
+    assert digest() != before
+    basis._digest_of_code.cache_clear()
+
+
+def test_drill_that_this_machine_cannot_play_is_refused_and_not_asked_for(
+    system: Principal, stage: FakeStage
+) -> None:
+    stage.lacking = "a small disk of its own needs bubblewrap"
+
+    with pytest.raises(DrillFailed, match="needs bubblewrap"):
+        services.start_drill(by=system, slug="disk-full")
+
+    shelf_now = {each.drill.slug: each for each in services.shelf_of_drills()}
+    assert shelf_now["disk-full"].lacks == stage.lacking
+    assert not shelf_now["disk-full"].is_overdue
+    assert shelf_now["broker-wipe"].unused == "this install has no broker"
+    assert shelf_now["token-leak"].is_overdue
 
 
 def test_evidence_when_whole_then_a_stranger_accepts_it(
@@ -284,11 +418,24 @@ def test_clone_holds_definitions_but_no_secret_and_no_history(tmp_path: Path) ->
 
 
 def test_clone_environment_shares_nothing_with_the_install(tmp_path: Path) -> None:
-    text = cloning.environment(tmp_path)
+    said = cloning.environment(tmp_path, PLACES, Scenery())
 
     for name in ("SECRET_KEY", "POLAR_AUDIT_KEY", "POLAR_VAULT_KEY"):
-        assert f"{name}=" in text
-        assert (getattr(django_settings, name, "") or "-") not in text
+        assert said[name]
+        assert said[name] != (getattr(django_settings, name, "") or "-")
+    assert (said["REDIS_URL"], said["POLAR_SINK_HTTP_URL"]) == ("", "")
+
+
+def test_clone_environment_names_its_own_broker_log_host_and_disk(
+    tmp_path: Path,
+) -> None:
+    def made(**wanted: Any) -> dict[str, str]:
+        return cloning.environment(tmp_path, PLACES, Scenery(**wanted))
+
+    assert made(has_broker=True)["REDIS_URL"] == f"redis://{PLACES[0]}/0"
+    assert made(has_log_host=True)["POLAR_SINK_LOCAL"] == PLACES[0]
+    assert f"/{ports.DISK}/" in made(disk_bytes=1)["DATABASE_URL"]
+    assert made()["POLAR_CLONE_REACHES"] == ",".join(PLACES)
 
 
 # --- By schedule --------------------------------------------------------------
@@ -333,9 +480,11 @@ def test_schedule_is_planned_once_and_a_paused_one_stays_paused(
 def test_schedule_rehearses_each_in_turn_then_none_until_it_is_due_again(
     system: Principal, stage: FakeStage
 ) -> None:
-    rows = [rehearse(look(system)) for _ in range(3)]
+    stage.lacking = "no small disk here"
+    rows = [rehearse(look(system)) for _ in range(9)]
 
-    assert {row.slug for row in rows} == {"blackout", "store-swap", "loop-panic"}
+    # No broker here, and no small disk: neither is asked for.
+    assert {row.slug for row in rows} == set(SLUGS) - {"broker-wipe", "disk-full"}
     assert {row.state for row in rows} == {DrillState.PASSED}
     assert "no drill is due" in look(system)["note"]
     soon = timedelta(days=shelf.FRESH_DAYS - 13)
@@ -359,11 +508,11 @@ def test_drill_that_goes_on_deviating_keeps_no_other_from_its_turn(
     system: Principal, stage: FakeStage
 ) -> None:
     stage.journals["control"] = HELD
-    rows = [rehearse(look(system)) for _ in range(4)]
+    rows = [rehearse(look(system)) for _ in range(11)]
 
     assert {row.state for row in rows} == {DrillState.DEVIATED}
-    assert len({row.slug for row in rows[:3]}) == 3
-    assert rows[3].slug == rows[0].slug
+    assert len({row.slug for row in rows[:10]}) == 10
+    assert rows[10].slug == rows[0].slug
 
 
 def test_command_plans_and_the_page_says_so(
@@ -391,8 +540,8 @@ def test_loop_that_came_nowhere_proves_nothing(
     turn = agents.start_turn(
         conversation=talk, principal=alice.principal, text="round and round"
     )
-    monkeypatch.setattr(rehearsal, "LOOP_PATIENCE", 0.0)
-    monkeypatch.setitem(rehearsal.notebook.kept, "loop", turn)
+    monkeypatch.setattr(looping, "LOOP_PATIENCE", 0.0)
+    monkeypatch.setitem(looping.notebook.kept, "loop", turn)
 
     with pytest.raises(DrillFailed, match="too few to tell"):
-        rehearsal.loop_truncated()
+        looping.loop_truncated()

@@ -6,7 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from apps.reliability import services
-from apps.reliability.engine.alerts import Finding
+from apps.reliability.engine.findings import Finding
 from apps.reliability.models import Alert, Incident
 from apps.runs.models import Schedule
 

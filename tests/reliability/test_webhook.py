@@ -14,7 +14,7 @@ from apps.common.egress import EgressRefused
 from apps.gateway import services as gateway
 from apps.gateway.models import Call
 from apps.reliability import services
-from apps.reliability.engine.alerts import Finding
+from apps.reliability.engine.findings import Finding
 from apps.reliability.models import Notice
 
 KEY = "a-secret-of-24-characters"

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q, QuerySet
 
 from apps.audit import services as audit
 from apps.common import clock
 from apps.common.actor import SYSTEM
 from apps.providers.errors import ModelCallFailed
-from apps.providers.models import Breaker, BreakerState, ErrorClass, Route
+from apps.providers.models import HELD, Breaker, BreakerState, ErrorClass, Route
 
 FAILURES_TO_OPEN: Final = 3
 #: How long a route rests, by how often it failed its probe. Units: seconds.
@@ -102,6 +102,30 @@ _CLOSED: Final = {
     "opened_at": None,
     "probe_at": None,
 }
+
+
+def hold(route: Route, until: datetime, reason: str) -> None:
+    """Keep a route open until a moment. One that rests longer by itself is left."""
+    breaker, _ = Breaker.objects.get_or_create(route=route)
+    rests_longer = Q(state=BreakerState.OPEN, probe_at__gte=until)
+    Breaker.objects.filter(pk=breaker.pk).exclude(rests_longer).update(
+        state=BreakerState.OPEN,
+        opened_at=clock.now(),
+        probe_at=until,
+        last_error=reason[:300],
+        last_error_class=HELD,
+        last_error_at=clock.now(),
+    )
+
+
+def held() -> QuerySet[Breaker]:
+    """Return the breakers that somebody holds open just now."""
+    return Breaker.objects.all().held(clock.now())
+
+
+def release_held() -> int:
+    """Close what is held. Again: nothing."""
+    return held().update(**_CLOSED)
 
 
 def failed(route: Route, error: ModelCallFailed) -> None:

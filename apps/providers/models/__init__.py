@@ -3,6 +3,7 @@
 from apps.providers.models.core import (
     BREAKER,
     ESCALATIONS,
+    HELD,
     KEY_STAGE,
     Attempt,
     Breaker,
@@ -32,6 +33,7 @@ __all__ = [
     "Breaker",
     "BreakerState",
     "ErrorClass",
+    "HELD",
     "KEY_STAGE",
     "KeyStage",
     "KeyState",

@@ -5,7 +5,8 @@ attempts and usage rows are append-only. Prices are integer micro-USD per
 million tokens. Rows are written by this app's services and engine only.
 """
 
-from datetime import date
+from datetime import date, datetime
+from typing import Self
 
 from django.db import models
 from django.db.models import Q
@@ -34,6 +35,8 @@ audit_ports.declare(
     "route.removed",
     "breaker.opened",
     "breaker.closed",
+    "lanes.held",
+    "lanes.released",
 )
 
 
@@ -295,6 +298,17 @@ class Route(Row):
         )
 
 
+#: Stands for an error class where somebody holds a route open.
+HELD = "held"
+
+
+class BreakerQuerySet(models.QuerySet["Breaker"]):
+    def held(self, now: datetime) -> Self:
+        """Keep those that somebody, such as a live drill, holds open."""
+        held = self.filter(state=BreakerState.OPEN, last_error_class=HELD)
+        return held.filter(probe_at__gt=now)
+
+
 class Breaker(Row):
     """Whether a route is trusted to answer just now. No row means closed."""
 
@@ -312,6 +326,8 @@ class Breaker(Row):
     last_error = models.CharField(max_length=300, blank=True)
     last_error_class = models.CharField(max_length=20, blank=True)
     last_error_at = models.DateTimeField(null=True, blank=True)
+
+    objects = BreakerQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -21,6 +21,11 @@ from apps.providers.services.generation import (
     generate,
     warm_up,
 )
+from apps.providers.services.holding import (
+    LONGEST_HOLD,
+    hold_lanes,
+    release_lanes,
+)
 from apps.providers.services.places import place_of_key
 from apps.providers.services.prices import PriceEntry, add_price
 from apps.providers.services.questions import (
@@ -50,6 +55,7 @@ __all__ = [
     "PriceEntry",
     "ProviderEntry",
     "TestReport",
+    "LONGEST_HOLD",
     "close_breaker",
     "drop_new_key",
     "promote_key",
@@ -59,8 +65,10 @@ __all__ = [
     "test_key",
     "embed_text",
     "generate",
+    "hold_lanes",
     "list_models",
     "place_of_key",
+    "release_lanes",
     "remove_provider",
     "remove_route",
     "save_model",

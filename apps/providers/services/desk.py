@@ -30,6 +30,8 @@ from apps.providers.models import (
 )
 from apps.providers.policies import check_manage
 from apps.providers.services import keys, prices
+from apps.runs import services as runs
+from apps.runs.models import State
 from apps.vault import services as vault
 from apps.vault.models import Secret
 
@@ -282,9 +284,10 @@ def remove_route(*, by: Principal, route: Route) -> None:
 
 @transaction.atomic
 def close_breaker(*, by: Principal, route: Route) -> None:
-    """Try a resting route again at once."""
+    """Try a resting route again at once; who waits for a provider goes on."""
     check_manage(by)
     breakers.reset(route)
+    runs.wake(state=State.WAITING_PROVIDER, reason="breaker closed")
     audit.record(
         type="breaker.closed",
         actor=by.actor,

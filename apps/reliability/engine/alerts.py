@@ -4,26 +4,29 @@ A detector owns its codes: what it no longer says is cleared. Each runs as its o
 job of the clock, so that one that fails keeps no other from looking.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
 
 from django.db.models import Avg, Count, F, Q
 
-from apps.access.models import Workspace
 from apps.agents.models import Handoff, HandoffState, Turn
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit
-from apps.channels import queries as channel_queries
 from apps.common import clock
 from apps.gateway.models import Budget
 from apps.providers import queries as providers
 from apps.providers.models import Lane, UsageRow
-from apps.reliability.engine import freshness, shelf, slo, snapshotting
-from apps.reliability.models import AlertCode, DrillRun, Level
-from apps.runs.models import Run, Schedule, Slot, State
-from apps.vault import queries as vault
+from apps.reliability.engine import slo, upkeep
+from apps.reliability.engine.findings import MOST, Detector, Finding
+from apps.reliability.models import (
+    AlertCode,
+    DrillMode,
+    DrillRun,
+    DrillState,
+    Level,
+)
+from apps.runs.models import Run, State
 
 #: The newest window that the rates are taken from.
 WINDOW = timedelta(minutes=15)
@@ -32,7 +35,6 @@ IN_A_ROW = 5
 BASELINE = timedelta(days=7)
 #: Fewer calls than this say nothing about how long a lane takes.
 FEWEST_NEW, FEWEST_OLD = 5, 20
-SNAPSHOT_OVERDUE = timedelta(hours=12)
 LONG_LAG = timedelta(minutes=30)
 RATES = {
     AlertCode.USAGE_FAILURE: (0.15, 0.35),
@@ -47,28 +49,7 @@ WORDS = {
     AlertCode.HANDOFF_FAILURE: "handoffs brought no valid result in time",
     AlertCode.HANDOFF_ADJUSTED: "handoffs were given less than they asked for",
 }
-MOST = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a detector says: which rule fired, how badly, and on what."""
-
-    code: str
-    level: str
-    summary: str
-    key: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-    trace_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Detector:
-    name: str
-    codes: tuple[AlertCode, ...]
-    look: Callable[[datetime], Iterable[Finding]]
-    every_seconds: float = 10.0
-    in_doubt: bool = False
+NO_ROUTE = "no route above the local lane can be tried"
 
 
 def judge_rate(code: AlertCode, tally: slo.Tally, key: str = "") -> Finding | None:
@@ -98,9 +79,9 @@ def _minutes(length: timedelta) -> str:
     return f"{int(length.total_seconds() // 60)} min"
 
 
-def usage_rates(now: datetime) -> list[Finding]:
+def usage_rates(now: datetime, origin: str = "real") -> list[Finding]:
     """How many calls fail, and how many a fallback answers."""
-    rows = UsageRow.objects.filter(origin="real", created_at__gte=now - WINDOW)
+    rows = UsageRow.objects.filter(origin=origin, created_at__gte=now - WINDOW)
     found = rows.aggregate(
         total=Count("id"),
         failed=Count("id", filter=Q(ok=False)),
@@ -194,9 +175,8 @@ def sink(now: datetime) -> list[Finding]:
 def blackout(now: datetime) -> list[Finding]:
     """No remote lane can be tried, or a lane fails time after time."""
     found = []
-    if providers.all_remote_lanes_down():
-        words = "no route above the local lane can be tried"
-        found.append(Finding(AlertCode.BLACKOUT, Level.CRITICAL, words))
+    if providers.all_remote_lanes_down() and not providers.lanes_are_held():
+        found.append(Finding(AlertCode.BLACKOUT, Level.CRITICAL, NO_ROUTE))
     for lane in Lane.values:
         rows = UsageRow.objects.filter(
             origin="real", requested_lane=lane, created_at__gte=now - WINDOW
@@ -210,6 +190,13 @@ def blackout(now: datetime) -> list[Finding]:
                 )
             )
     return found
+
+
+def held_blackout(now: datetime) -> list[Finding]:
+    """A live drill keeps every remote lane from being used."""
+    if providers.all_remote_lanes_down() and providers.lanes_are_held():
+        return [Finding(AlertCode.BLACKOUT, Level.CRITICAL, NO_ROUTE)]
+    return []
 
 
 def store(now: datetime) -> list[Finding]:
@@ -282,120 +269,6 @@ def loop_guard(now: datetime) -> list[Finding]:
     ]
 
 
-def schedules(now: datetime) -> list[Finding]:
-    """Moments of active schedules that passed unused in the last hour."""
-    since = now - timedelta(hours=1)
-    rows = (
-        Slot.objects.filter(state="missed", created_at__gte=since)
-        .values("schedule__slug", "schedule_id")
-        .annotate(times=Count("id"))
-        .order_by("schedule__slug")[:MOST]
-    )
-    return [
-        Finding(
-            AlertCode.SCHEDULE,
-            Level.WARNING,
-            f"{row['schedule__slug']} missed {row['times']} times in an hour",
-            str(row["schedule_id"]),
-            {"missed": row["times"]},
-        )
-        for row in rows
-    ]
-
-
-def channels(now: datetime) -> list[Finding]:
-    """Channels that hear nothing or were refused; work of theirs that was given up."""
-    down, count = channel_queries.down()
-    level = Level.CRITICAL if down and len(down) == count else Level.WARNING
-    found = [
-        Finding(
-            AlertCode.CHANNEL,
-            level,
-            f"{each.slug} is down: {each.trouble or 'nothing proves that it hears'}",
-            str(each.id),
-            {"down": len(down), "channels": count},
-        )
-        for each in down[:MOST]
-    ]
-    return found + _given_up(now)
-
-
-def _given_up(now: datetime) -> list[Finding]:
-    """Receiving or delivering that was given up in the last hour."""
-    rows = (
-        Run.objects.filter(
-            kind__startswith="channels.",
-            state=State.DEAD_LETTER,
-            origin="real",
-            created_at__gte=now - timedelta(days=1),
-            finished_at__gte=now - timedelta(hours=1),
-        )
-        .values("kind")
-        .annotate(times=Count("id"))
-        .order_by("kind")
-    )
-    return [
-        Finding(
-            AlertCode.CHANNEL,
-            Level.CRITICAL,
-            f"{row['times']} runs of {row['kind']} were given up in the last hour",
-            row["kind"],
-            {"dead_letters": row["times"]},
-        )
-        for row in rows
-    ]
-
-
-def snapshots(now: datetime) -> list[Finding]:
-    """Two intervals passed without a snapshot since the schedule began."""
-    planned = Schedule.objects.filter(slug="snapshots", run_kind="reliability.snapshot")
-    began = planned.order_by("id").values_list("created_at", flat=True).first()
-    newest = next(iter(snapshotting.every()), None)
-    since = newest.taken_at if newest else began
-    if since is None or now - since <= SNAPSHOT_OVERDUE:
-        return []
-    hours = int((now - since).total_seconds() // 3600)
-    words = f"the newest snapshot is {hours} h old" if newest else "no snapshot yet"
-    return [Finding(AlertCode.SNAPSHOT, Level.WARNING, words, facts={"hours": hours})]
-
-
-def drills(now: datetime) -> list[Finding]:
-    """Drills that this install never passed, or whose proof is old or stale.
-
-    A fresh install has a quarter to rehearse them first.
-    """
-    began = Workspace.objects.order_by("id").values_list("created_at", flat=True)
-    since = began.first()
-    if since is None or now - since <= timedelta(days=shelf.FRESH_DAYS):
-        ran = set(DrillRun.objects.values_list("slug", flat=True))
-    else:
-        ran = {drill.slug for drill in shelf.every()}
-    return [
-        Finding(
-            AlertCode.DRILL,
-            Level.WARNING,
-            f"the drill {each.drill.slug}: {each.stale}",
-            each.drill.slug,
-            {"drill": each.drill.slug, "passed_at": str(each.passed_at or "")},
-        )
-        for each in freshness.shelf_of_drills()
-        if each.stale and each.drill.slug in ran and not _is_under_way(each)
-    ]
-
-
-def _is_under_way(each: freshness.Shelved) -> bool:
-    return each.newest is not None and not each.newest.is_over
-
-
-def vault_sealed(now: datetime) -> list[Finding]:
-    """No secret can be opened."""
-    status = vault.status()
-    if status.state == "open":
-        return []
-    words = f"the vault is {status.state}: {status.reason}"[:300]
-    return [Finding(AlertCode.VAULT, Level.CRITICAL, words)]
-
-
 def _promise(slug: str) -> slo.Slo:
     return next(each for each in slo.SLOS if each.slug == slug)
 
@@ -422,8 +295,24 @@ def _said(*findings: Finding | None) -> list[Finding]:
 
 def now_found(detector: Detector) -> list[Finding]:
     """Look now; of one code and key the worst finding counts."""
+    return _worst(detector.look(clock.now()))
+
+
+def found_of_drills(detector: Detector) -> list[Finding]:
+    """Look at the live drill that is under way, if one is."""
+    if detector.of_drills is None or not _is_live_drill_on():
+        return []
+    return _worst(detector.of_drills(clock.now()))
+
+
+def _is_live_drill_on() -> bool:
+    live = DrillRun.objects.filter(mode=DrillMode.LIVE, state=DrillState.RUNNING)
+    return live.exists()
+
+
+def _worst(found: Iterable[Finding]) -> list[Finding]:
     worst: dict[tuple[str, str], Finding] = {}
-    for finding in detector.look(clock.now()):
+    for finding in found:
         place = (finding.code, finding.key)
         before = worst.get(place)
         if before is None or before.level == Level.WARNING:
@@ -433,18 +322,23 @@ def now_found(detector: Detector) -> list[Finding]:
 
 A = AlertCode
 DETECTORS = (
-    Detector("usage", (A.USAGE_FAILURE, A.USAGE_FALLBACK), usage_rates),
+    Detector(
+        "usage",
+        (A.USAGE_FAILURE, A.USAGE_FALLBACK),
+        usage_rates,
+        of_drills=partial(usage_rates, origin="drill"),
+    ),
     Detector("durations", (A.USAGE_DURATION,), durations, 60.0),
     Detector("handoffs", (A.HANDOFF_FAILURE, A.HANDOFF_ADJUSTED), handoffs),
     Detector("escalations", (A.ESCALATION,), escalations, 30.0),
     Detector("sink", (A.SINK,), sink, 15.0),
-    Detector("blackout", (A.BLACKOUT,), blackout),
+    Detector("blackout", (A.BLACKOUT,), blackout, of_drills=held_blackout),
     Detector("store", (A.ROLLBACK, A.CHAIN), store, 10.0, in_doubt=True),
     Detector("budgets", (A.BUDGET,), budgets),
     Detector("loops", (A.LOOP,), loop_guard),
-    Detector("schedules", (A.SCHEDULE,), schedules, 30.0),
-    Detector("channels", (A.CHANNEL,), channels),
-    Detector("snapshots", (A.SNAPSHOT,), snapshots, 60.0),
-    Detector("drills", (A.DRILL,), drills, 60.0),
-    Detector("vault", (A.VAULT,), vault_sealed),
+    Detector("schedules", (A.SCHEDULE,), upkeep.schedules, 30.0),
+    Detector("channels", (A.CHANNEL,), upkeep.channels),
+    Detector("snapshots", (A.SNAPSHOT,), upkeep.snapshots, 60.0),
+    Detector("drills", (A.DRILL,), upkeep.drills, 60.0),
+    Detector("vault", (A.VAULT,), upkeep.vault_sealed),
 )

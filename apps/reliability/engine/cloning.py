@@ -14,6 +14,8 @@ from pathlib import Path
 
 from django.db import connection
 
+from apps.reliability.ports import DISK, Scenery
+
 STORE = "store.db"
 WITNESS = "witness"
 EXPORT = "export"
@@ -45,16 +47,23 @@ KEPT = frozenset(
 )
 
 
-def make(folder: Path) -> str:
+#: How many doubles a drill may play.
+MOST_DOUBLES = 4
+
+
+def make(folder: Path, places: list[str], scenery: Scenery) -> str:
     """Make the clone's folder with its store and its environment.
 
     Returns what the store was made from. On PostgreSQL, or without a file, the
     clone is a fresh install; the evidence says which.
+    Shape: places are the host:port of its doubles; the first is its broker's or its
+    log host's, where it has one.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    for name in ("", WITNESS, "snapshots", "extensions"):
+    for name in ("", WITNESS, "snapshots", "extensions", "tmp", DISK):
         (folder / name).mkdir(parents=True, mode=0o700)
-    (folder / "env").write_text(environment(folder))
+    said = environment(folder, places, scenery)
+    (folder / "env").write_text("".join(f"{k}={v}\n" for k, v in said.items()))
     source = Path(str(connection.settings_dict["NAME"]))
     if connection.vendor != "sqlite" or not source.is_file():
         return "a fresh install (the store is not an SQLite file)"
@@ -69,13 +78,19 @@ def make(folder: Path) -> str:
     return "a copy of the store's definitions"
 
 
-def environment(folder: Path) -> str:
+def environment(folder: Path, places: list[str], scenery: Scenery) -> dict[str, str]:
     """Nothing of the install's own environment; keys that die with the clone."""
-    said = {
+    home = folder / DISK if scenery.disk_bytes else folder
+    return {
         "SECRET_KEY": secrets.token_urlsafe(48),
         "POLAR_VAULT_KEY": _key(),
         "POLAR_AUDIT_KEY": _key(),
-        "DATABASE_URL": f"sqlite:///{folder / STORE}",
+        "DATABASE_URL": f"sqlite:///{home / STORE}",
+        "REDIS_URL": f"redis://{places[0]}/0" if scenery.has_broker else "",
+        "POLAR_CLONE_REACHES": ",".join(places),
+        "POLAR_HOSTS": "localhost,127.0.0.1",
+        "POLAR_SINK_HTTP_URL": f"http://{places[0]}/" if scenery.has_log_host else "",
+        "POLAR_SINK_LOCAL": places[0] if scenery.has_log_host else "",
         "POLAR_WITNESS_DIR": str(folder / WITNESS),
         "POLAR_SNAPSHOT_DIR": str(folder / "snapshots"),
         "POLAR_SINK_FILE": str(folder / "sink.jsonl"),
@@ -83,11 +98,18 @@ def environment(folder: Path) -> str:
         "OLLAMA_HOST": "",
         "LOG_LEVEL": "ERROR",
     }
-    return "".join(f"{name}={value}\n" for name, value in said.items())
 
 
 def _key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def move_in(folder: Path) -> None:
+    """Inside a clone with a disk of its own: bring the definitions there."""
+    store = Path(str(connection.settings_dict["NAME"]))
+    made = folder / STORE
+    if store != made and made.is_file() and not store.exists():
+        shutil.copyfile(made, store)
 
 
 def empty(store: Path) -> None:

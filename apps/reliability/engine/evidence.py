@@ -19,21 +19,40 @@ from apps.reliability.engine import cloning
 from apps.reliability.errors import EvidenceBroken
 
 FORMAT = "polar-evidence/v1"
-PARTS = ("main", "control")
+MAIN = "main"
+PARTS = (MAIN, "control")
 
 
 def grade(main: dict[str, Any], control: dict[str, Any]) -> str:
     """Judge by Chaos Toolkit's own verdicts; the control must deviate.
 
-    A control whose fault was not really made proves nothing: each of its steps must
-    have been done, too.
+    A rehearsal that did not begin in its steady state, or whose steps were not all
+    done, proves nothing, whatever its verdict says: Chaos Toolkit calls an experiment
+    that never began `completed` and not deviated.
     """
     for journal in (main, control):
-        steps = journal.get("run", [])
-        is_done = all(step.get("status") == "succeeded" for step in steps)
-        if journal.get("status") != "completed" or not is_done:
+        if not _was_played(journal):
             return "failed"
     return "passed" if control["deviated"] and not main["deviated"] else "deviated"
+
+
+def grade_live(main: dict[str, Any]) -> str:
+    """Judge a live drill: there is no control, so it proves less."""
+    if not _was_played(main):
+        return "failed"
+    return "deviated" if main["deviated"] else "passed"
+
+
+def _was_played(journal: dict[str, Any]) -> bool:
+    steps, states = journal.get("run", []), journal.get("steady_states") or {}
+    before, after = (states.get(when) or {} for when in ("before", "after"))
+    return (
+        journal.get("status") == "completed"
+        and before.get("steady_state_met") is True
+        and after.get("steady_state_met") is (not journal.get("deviated"))
+        and len(steps) == len(journal["experiment"]["method"])
+        and all(step.get("status") == "succeeded" for step in steps)
+    )
 
 
 def journal_of(folder: Path) -> dict[str, Any]:

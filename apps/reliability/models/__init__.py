@@ -16,6 +16,7 @@ from apps.reliability.models.alerts import SloMark as SloMark
 from apps.reliability.models.alerts import SloMinute as SloMinute
 from apps.reliability.models.alerts import Webhook as Webhook
 from apps.reliability.models.drills import DRILL_LIFECYCLE as DRILL_LIFECYCLE
+from apps.reliability.models.drills import DrillMode as DrillMode
 from apps.reliability.models.drills import DrillRun as DrillRun
 from apps.reliability.models.drills import DrillState as DrillState
 from apps.reliability.models.drills import DrillStep as DrillStep

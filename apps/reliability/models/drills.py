@@ -1,4 +1,5 @@
-"""One drill: a rehearsal and its negative control, what was seen, how it was graded."""
+"""One drill: a rehearsal and its negative control, or a live one; what was seen and how
+it was graded."""
 
 from django.db import models
 from django.db.models import Q
@@ -7,7 +8,13 @@ from apps.audit import ports as audit_ports
 from apps.common.models import Row
 from apps.common.states import Transitions
 
-audit_ports.declare("drill.started", "drill.finished", "drill.cancelled")
+audit_ports.declare(
+    "drill.started",
+    "drill.finished",
+    "drill.cancelled",
+    "drill.fault_made",
+    "drill.fault_mended",
+)
 
 
 class DrillState(models.TextChoices):
@@ -17,10 +24,16 @@ class DrillState(models.TextChoices):
     DEVIATED = "deviated"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    ABORTED = "aborted"
+
+
+class DrillMode(models.TextChoices):
+    REHEARSAL = "rehearsal", "in a clone"
+    LIVE = "live", "on this install"
 
 
 D = DrillState
-_ENDS = [D.PASSED, D.DEVIATED, D.FAILED, D.CANCELLED]
+_ENDS = [D.PASSED, D.DEVIATED, D.FAILED, D.CANCELLED, D.ABORTED]
 DRILL_LIFECYCLE = Transitions(
     "drill",
     initial=D.QUEUED,
@@ -32,10 +45,17 @@ class DrillRun(Row):
     """A drill that was asked for. Its run in `runs` carries it."""
 
     slug = models.SlugField(max_length=40)
+    mode = models.CharField(
+        max_length=10, choices=DrillMode.choices, default=DrillMode.REHEARSAL
+    )
+    #: Of a live one, how much it may touch: {"turns", "seconds", "hurt"}.
+    cap = models.JSONField(default=dict, blank=True)
     state = models.CharField(max_length=12, choices=D.choices, default=D.QUEUED)
     run_id = models.UUIDField(unique=True)
     asked_by = models.CharField(max_length=160)
     definition = models.CharField(max_length=64)
+    #: What its proof stands on: digests of experiment, code and policy.
+    basis = models.JSONField(default=dict, blank=True)
     isolation = models.CharField(max_length=120, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -53,6 +73,14 @@ class DrillRun(Row):
                 condition=Q(state__in=[D.QUEUED, D.RUNNING]),
                 name="drillrun_one_at_a_time",
             ),
+            models.UniqueConstraint(
+                fields=["mode"],
+                condition=Q(state__in=[D.QUEUED, D.RUNNING], mode="live"),
+                name="drillrun_one_live",
+            ),
+            models.CheckConstraint(
+                condition=Q(mode__in=DrillMode.values), name="drillrun_mode"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -61,6 +89,10 @@ class DrillRun(Row):
     @property
     def is_over(self) -> bool:
         return self.state in _ENDS
+
+    @property
+    def is_live(self) -> bool:
+        return self.mode == DrillMode.LIVE
 
 
 class DrillStep(models.Model):

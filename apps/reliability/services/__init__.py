@@ -31,13 +31,14 @@ from apps.reliability.services.configuration import (
 from apps.reliability.services.configuration import upsert_config as upsert_config
 from apps.reliability.services.drills import DRILL_KIND as DRILL_KIND
 from apps.reliability.services.drills import DRILLS_DUE_KIND as DRILLS_DUE_KIND
-from apps.reliability.services.drills import STEP_SECONDS as STEP_SECONDS
+from apps.reliability.services.drills import MOST as MOST
+from apps.reliability.services.drills import Cap as Cap
 from apps.reliability.services.drills import Shelved as Shelved
 from apps.reliability.services.drills import cancel_drill as cancel_drill
-from apps.reliability.services.drills import carry_drill as carry_drill
 from apps.reliability.services.drills import carry_due_drill as carry_due_drill
 from apps.reliability.services.drills import close_orphans as close_orphans
 from apps.reliability.services.drills import definition_of as definition_of
+from apps.reliability.services.drills import drill_named as drill_named
 from apps.reliability.services.drills import drill_schedule as drill_schedule
 from apps.reliability.services.drills import evidence_path as evidence_path
 from apps.reliability.services.drills import get_drill as get_drill
@@ -47,6 +48,8 @@ from apps.reliability.services.drills import (
 from apps.reliability.services.drills import newest_drills as newest_drills
 from apps.reliability.services.drills import shelf_of_drills as shelf_of_drills
 from apps.reliability.services.drills import start_drill as start_drill
+from apps.reliability.services.drills import start_live_drill as start_live_drill
+from apps.reliability.services.drills import take_back_faults as take_back_faults
 from apps.reliability.services.drills import verify_evidence as verify_evidence
 from apps.reliability.services.incidents import ROLES as ROLES
 from apps.reliability.services.incidents import NewIncident as NewIncident
@@ -61,6 +64,8 @@ from apps.reliability.services.incidents import (
 from apps.reliability.services.notices import remove_webhook as remove_webhook
 from apps.reliability.services.notices import save_webhook as save_webhook
 from apps.reliability.services.notices import send_due as send_due
+from apps.reliability.services.playing import STEP_SECONDS as STEP_SECONDS
+from apps.reliability.services.playing import carry_drill as carry_drill
 from apps.reliability.services.recoveries import COPY_SECONDS as COPY_SECONDS
 from apps.reliability.services.recoveries import REHEARSAL_KIND as REHEARSAL_KIND
 from apps.reliability.services.recoveries import carry_rehearsal as carry_rehearsal

@@ -19,7 +19,7 @@ from apps.common.actor import SYSTEM
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.reliability.engine import alerts as detecting
 from apps.reliability.engine import slo
-from apps.reliability.engine.alerts import Detector, Finding
+from apps.reliability.engine.findings import Detector, Finding
 from apps.reliability.models import (
     ALERT,
     STANDING,
@@ -52,7 +52,12 @@ def watch(detector: Detector) -> int:
     found = detecting.now_found(detector)
     for finding in found:
         note(finding)
-    clear_over(tuple(str(code) for code in detector.codes))
+    codes = tuple(str(code) for code in detector.codes)
+    clear_over(codes)
+    if detector.of_drills is not None:
+        for finding in detecting.found_of_drills(detector):
+            note(finding, origin=AlertOrigin.DRILL)
+        clear_over(codes, origin=AlertOrigin.DRILL)
     return len(found)
 
 

@@ -1,17 +1,16 @@
-"""Drills: ask for one, carry it in a clone, grade it, keep signed evidence.
+"""Drills: ask for one, look for what is due, cancel, hand out the evidence.
 
-Invariants: the install's own store is only read; of one drill one is under way;
-a process tree of a drill never outlives the run that carries it; the grade is
-what the journals of both rehearsals say.
+Invariants: of one drill one is under way, of live ones one at all; a live drill is
+asked for by an administrator who typed its name, with a cap on what it may touch.
 """
 
-import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from apps.access import queries as access
 from apps.access import services as access_services
@@ -20,37 +19,81 @@ from apps.access.policies import check_role
 from apps.audit import services as audit
 from apps.common import clock
 from apps.common.actor import SYSTEM, Actor
-from apps.common.errors import Conflict, NotFound
+from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from apps.reliability import ports
-from apps.reliability.engine import cloning, evidence, freshness, notebook, shelf
+from apps.reliability.engine import evidence, freshness, livefaults, shelf
+from apps.reliability.engine.basis import Bases
 from apps.reliability.engine.freshness import OPEN
 from apps.reliability.engine.freshness import Shelved as Shelved
 from apps.reliability.engine.freshness import shelf_of_drills as shelf_of_drills
 from apps.reliability.engine.shelf import Drill as Drill
-from apps.reliability.errors import DrillFailed, EvidenceBroken
-from apps.reliability.models import DRILL_LIFECYCLE, DrillRun, DrillState, DrillStep
+from apps.reliability.errors import DrillFailed
+from apps.reliability.models import DRILL_LIFECYCLE, DrillMode, DrillRun, DrillState
 from apps.runs import queries as runs_queries
 from apps.runs import services as runs
 from apps.runs.models import SETTLED, Schedule
-from apps.runs.ports import Again, Finish, Outcome, RunContext
+from apps.runs.ports import Finish, RunContext
 
 DRILL_KIND = "reliability.drill"
 #: The planned look for a drill that is due, and its schedule.
 DRILLS_DUE_KIND = "reliability.drills_due"
 DRILLS_SCHEDULE = "drills"
-#: The longest one rehearsal may take. Units: seconds.
-LONGEST = 180.0
-STEP_SECONDS = 2 * LONGEST + 60
+#: The longest that a fault of a live drill may stand. Units: seconds.
+LONGEST_FAULT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """How much a live drill may touch before it ends by itself: its own turns, the
+    seconds of its fault, and how many of others' runs may be hurt."""
+
+    turns: int = 60
+    seconds: int = 90
+    hurt: int = 0
+
+
+MOST = Cap(turns=200, seconds=LONGEST_FAULT, hurt=50)
 
 
 def start_drill(*, by: Principal, slug: str) -> DrillRun:
-    """Ask for a drill; a run carries it.
+    """Ask for a rehearsal; a run carries it.
 
-    Raises: RoleRequired, NotFound; Conflict while the same drill is under way.
+    Raises: RoleRequired, NotFound; DrillFailed where this machine lacks something;
+    Conflict while the same drill is under way.
     """
-    workspace = access.default_workspace()
-    check_role(by, Role.OPERATOR, workspace)
+    check_role(by, Role.OPERATOR, access.default_workspace())
     drill = shelf.get(slug)
+    if lacks := ports.stage().lacks(drill.scenery):
+        raise DrillFailed(f"{drill.title} cannot be rehearsed: {lacks}.")
+    return _enqueue(by, drill)
+
+
+def start_live_drill(
+    *, by: Principal, slug: str, confirm: str, cap: Cap | None = None
+) -> DrillRun:
+    """Ask for a drill on the install itself.
+
+    Raises: RoleRequired below admin; NotFound; Invalid without the typed words, with
+    an impossible cap, or for a drill that is only rehearsed; Conflict while it, or
+    another live one, is under way.
+    """
+    check_role(by, Role.ADMIN, access.default_workspace())
+    drill, cap = shelf.get(slug), cap or Cap()
+    if drill.live is None:
+        raise Invalid(f"{drill.title} is only rehearsed: {drill.not_live}")
+    problems = [
+        FieldProblem(name, "out of range", f"{int(name != 'hurt')} to {most}")
+        for name, most in asdict(MOST).items()
+        if not int(name != "hurt") <= getattr(cap, name) <= most
+    ]
+    if confirm.strip() != drill.confirmation:
+        problems.append(FieldProblem("confirm", "not typed", drill.confirmation))
+    if problems:
+        raise Invalid("This drill does not begin so.", fields=tuple(problems))
+    return _enqueue(by, drill, mode=DrillMode.LIVE, cap=asdict(cap))
+
+
+def _enqueue(by: Principal, drill: Drill, **facts: Any) -> DrillRun:
     if settings.POLAR_CLONE:
         raise Conflict("This is a clone; drills are started in the install itself.")
     close_orphans()
@@ -58,22 +101,26 @@ def start_drill(*, by: Principal, slug: str) -> DrillRun:
         with transaction.atomic():
             run = runs.enqueue(
                 kind=DRILL_KIND,
-                payload={"drill": slug},
+                payload={"drill": drill.slug},
                 principal=by,
-                workspace=workspace,
+                workspace=access.default_workspace(),
                 trigger="drill",
                 origin="drill",
                 max_attempts=2,
             )
             row = DrillRun.objects.create(
-                slug=slug,
+                slug=drill.slug,
                 run_id=run.id,
                 asked_by=by.label[:160],
                 definition=drill.digest,
+                basis=Bases().of(drill),
+                **facts,
             )
-            _record(row, "drill.started", by.actor, definition=drill.digest)
+            said = {"mode": row.mode, **row.cap}
+            record(row, "drill.started", by.actor, definition=drill.digest, **said)
     except IntegrityError as error:
-        raise Conflict(f"The drill {slug} is under way; watch that one.") from error
+        words = f"The drill {drill.slug} is under way, or a live one is; watch that."
+        raise Conflict(words) from error
     return row
 
 
@@ -121,9 +168,9 @@ def cancel_drill(*, by: Principal, drill_id: UUID) -> DrillRun:
     row = get_drill(drill_id)
     with transaction.atomic():
         DRILL_LIFECYCLE.check(row.state, DrillState.CANCELLED)
-        if not _move(row, DrillState.CANCELLED, finished_at=clock.now()):
+        if not move(row, DrillState.CANCELLED, finished_at=clock.now()):
             raise Conflict("The drill ended meanwhile.")
-        _record(row, "drill.cancelled", by.actor)
+        record(row, "drill.cancelled", by.actor)
         run = runs_queries.find_run(row.run_id)
         if run is not None and run.state not in SETTLED:
             runs.cancel(by=by, run_id=run.id, reason="drill cancelled")
@@ -141,6 +188,11 @@ def get_drill(drill_id: UUID) -> DrillRun:
 
 def newest_drills(limit: int) -> list[DrillRun]:
     return list(DrillRun.objects.order_by("-id")[:limit])
+
+
+def drill_named(slug: str) -> Drill:
+    """Raises: NotFound, naming what there is."""
+    return shelf.get(slug)
 
 
 def definition_of(row: DrillRun) -> Drill:
@@ -164,138 +216,44 @@ def evidence_path(row: DrillRun) -> Path:
 
 
 def close_orphans() -> int:
-    """End drills whose run ended without them."""
+    """End drills whose run ended without them, and take back what they left."""
     closed = 0
     for row in DrillRun.objects.filter(state__in=OPEN):
         run = runs_queries.find_run(row.run_id)
         if run is None or run.state in SETTLED:
-            closed += _end(row, DrillState.FAILED, "The run that carried it ended.")
+            why = (run.error_detail or run.reason or run.state) if run else "it is gone"
+            words = f"The run that carried it ended: {why}"
+            closed += end(row, DrillState.FAILED, words)
     return closed
 
 
-def carry_drill(ctx: RunContext) -> Outcome:
-    """Rehearse, rehearse without the protection, grade, sign.
+def take_back_faults() -> int:
+    """Undo what a live drill left that nobody carries any more: the clock's job.
 
-    Again: a drill that was interrupted begins anew.
+    Again: nothing.   Returns how many things there were to undo.
     """
-    row = DrillRun.objects.filter(run_id=ctx.run_id, state__in=OPEN).first()
-    if row is None:
-        return Finish({"note": "the drill is over"})
-    isolation = ports.stage().isolation()
-    row.steps.all().delete()
-    _move(row, DrillState.RUNNING, started_at=clock.now(), isolation=isolation)
-    drill = shelf.get(row.slug)
-    home = settings.POLAR_DRILLS_DIR / str(row.id)
-    folders = {part: home / part for part in evidence.PARTS}
-    try:
-        sources = {}
-        for part, folder in folders.items():
-            sources[part] = _rehearse(ctx, row, part, folder)
-            if not sources[part]:
-                return _left(ctx, row)
-        return _conclude(row, drill, folders, sources)
-    except (DrillFailed, EvidenceBroken) as error:
-        _end(row, DrillState.FAILED, error.detail)
-        return Finish(state="failed", error_code=error.code, error_detail=error.detail)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _left(ctx: RunContext, row: DrillRun) -> Outcome:
-    row.refresh_from_db()
-    if row.state in OPEN and ctx.stopping():
-        return Again()
-    return Finish({"state": row.state})
-
-
-def _rehearse(ctx: RunContext, row: DrillRun, part: str, folder: Path) -> str:
-    """Play one rehearsal to its end. Returns what it was made from, "" if stopped."""
-    source = cloning.make(folder)
-    said = [row.slug, *(["--control"] if part == "control" else [])]
-    troupe = ports.stage().start(folder, *said)
-    at, until = 0, clock.monotonic() + LONGEST
-    try:
-        while True:
-            code = troupe.code
-            lines, at = notebook.read(folder, at)
-            if not _keep(row, part, lines) or ctx.stopping():
-                return ""
-            if code is not None:
-                break
-            if clock.monotonic() > until:
-                raise DrillFailed(f"The {part} rehearsal took over {LONGEST:.0f} s.")
-            connection.close()
-            clock.sleep(0.5)
-    finally:
-        troupe.end()
-    if code:
-        raise DrillFailed(
-            f"The {part} rehearsal ended with code {code}: {_tail(folder)}"
-        )
-    return source
-
-
-def _keep(row: DrillRun, part: str, lines: list[dict[str, Any]]) -> bool:
-    """Store what was told. False when the drill was cancelled meanwhile."""
-    if not DrillRun.objects.filter(id=row.id, state=DrillState.RUNNING).exists():
-        return False
-    DrillStep.objects.bulk_create(
-        DrillStep(
-            drill=row,
-            part=part,
-            at_ms=line["at_ms"],
-            tone=line["tone"][:12],
-            text=line["text"][:300],
-            data=line["data"],
-        )
-        for line in lines
-    )
-    return True
-
-
-def _conclude(
-    row: DrillRun, drill: Drill, folders: dict[str, Path], sources: dict[str, str]
-) -> Finish:
-    journals = {part: evidence.journal_of(at) for part, at in folders.items()}
-    grade = evidence.grade(journals["main"], journals["control"])
-    verdict = {
-        part: {
-            "deviated": journal["deviated"],
-            "status": journal["status"],
-            "seconds": round(journal.get("duration", 0), 1),
-            "source": sources[part],
-            "observed": evidence.facts_of(folders[part]).get("observed", {}),
-        }
-        for part, journal in journals.items()
-    }
-    now = clock.now()
-    report = {
-        "drill": drill.slug,
-        "title": drill.title,
-        "definition": drill.digest,
-        "grade": grade,
-        "isolation": row.isolation,
-        "asked_by": row.asked_by,
-        "drill_id": str(row.id),
-        "finished_at": now.isoformat(),
-        "verdict": verdict,
-    }
-    digest = evidence.write(evidence.path_of(row.id), folders, report)
-    _end(row, DrillState(grade), "", verdict=verdict, evidence_sha256=digest)
-    return Finish({"grade": grade, "evidence": digest})
+    if not livefaults.standing():
+        return 0
+    close_orphans()
+    if DrillRun.objects.filter(mode=DrillMode.LIVE, state__in=OPEN).exists():
+        return 0
+    found = livefaults.take_back("its drill is over")
+    with transaction.atomic():
+        audit.record(type="drill.fault_mended", actor=SYSTEM, data={"left": found[:10]})
+    return len(found)
 
 
 @transaction.atomic
-def _end(row: DrillRun, state: DrillState, problem: str, **facts: Any) -> int:
+def end(row: DrillRun, state: DrillState, problem: str, **facts: Any) -> int:
     changes = {"problem": problem[:500], "finished_at": clock.now(), **facts}
-    moved = _move(row, state, **changes)
+    moved = move(row, state, **changes)
     if moved:
         sha = facts.get("evidence_sha256", "")
-        _record(row, "drill.finished", None, grade=state, evidence=sha)
+        record(row, "drill.finished", None, grade=state, evidence=sha)
     return moved
 
 
-def _move(row: DrillRun, state: DrillState, **facts: Any) -> int:
+def move(row: DrillRun, state: DrillState, **facts: Any) -> int:
     sources = [*DRILL_LIFECYCLE.sources(state)]
     if state == DrillState.RUNNING:
         sources.append(DrillState.RUNNING)  # begun anew after its worker was lost
@@ -304,7 +262,8 @@ def _move(row: DrillRun, state: DrillState, **facts: Any) -> int:
     )
 
 
-def _record(row: DrillRun, event: str, by: Actor | None, **data: Any) -> None:
+@transaction.atomic
+def record(row: DrillRun, event: str, by: Actor | None, **data: Any) -> None:
     audit.record(
         type=event,
         actor=by or SYSTEM,
@@ -312,11 +271,3 @@ def _record(row: DrillRun, event: str, by: Actor | None, **data: Any) -> None:
         run_id=row.run_id,
         data={"drill": row.slug, **{name: str(value) for name, value in data.items()}},
     )
-
-
-def _tail(folder: Path) -> str:
-    try:
-        lines = (folder / "output.txt").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return " ".join(lines[-2:])[-300:]

@@ -40,6 +40,11 @@ BATCH = 20
 BOARD_SLUG, BOARD_TITLE = "operations", "Operations"
 CAPABILITY = "alert.deliver"
 PURPOSE = "alert.webhook"
+#: How news of what is not real begins.
+MADE_UP = {
+    str(AlertOrigin.SYNTHETIC): "Rehearsal: ",
+    str(AlertOrigin.DRILL): "Drill: ",
+}
 
 
 def tell(alert: Alert, event: str) -> None:
@@ -112,7 +117,7 @@ def _to_board(row: Notice) -> None:
     board = boards.ensure_board(
         by=system, workspace=workspace, slug=BOARD_SLUG, title=BOARD_TITLE
     )
-    made_up = "Rehearsal: " if alert.origin == AlertOrigin.SYNTHETIC else ""
+    made_up = MADE_UP.get(alert.origin, "")
     draft = boards.TaskDraft(
         title=f"{made_up}{alert.code} {alert.summary}"[:200],
         body=f"{alert.summary}\n\nSince {alert.created_at:%F %T} UTC.",
@@ -202,8 +207,8 @@ def as_json(row: Notice) -> dict[str, object]:
 
 def words_of(row: Notice) -> str:
     alert = row.alert
-    made_up = " (rehearsal)" if alert.origin == AlertOrigin.SYNTHETIC else ""
-    return f"{row.event}{made_up} {alert.level}: {alert.code}. {alert.summary}"
+    made_up = MADE_UP.get(alert.origin, "")
+    return f"{made_up}{row.event} {alert.level}: {alert.code}. {alert.summary}"
 
 
 def save_webhook(*, by: Principal, url: str, secret: str, local: str = "") -> Webhook:

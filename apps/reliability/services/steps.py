@@ -13,8 +13,8 @@ from django.db import transaction
 from apps.access.models import Principal
 from apps.audit import services as audit
 from apps.common.errors import Conflict, FieldProblem, Invalid, NotFound, PolarError
-from apps.reliability.engine import alerts as detecting
 from apps.reliability.engine import sops as checklists
+from apps.reliability.engine.findings import Finding
 from apps.reliability.models import (
     AlertCode,
     Incident,
@@ -50,7 +50,7 @@ def run_step(
     if step == checklists.ROLLBACK.slug and ok:
         _carry_over(by, incident, before)
     if step == checklists.AUDIT.slug and not ok:
-        finding = detecting.Finding(AlertCode.CHAIN, Level.CRITICAL, summary, "verify")
+        finding = Finding(AlertCode.CHAIN, Level.CRITICAL, summary, "verify")
         alerts.note(finding)
     return _keep(by, incident, step, (ok, summary, found))
 

@@ -40,6 +40,7 @@ from apps.reliability.views.shelf import (
     drill_evidence,
     drill_live,
     drills,
+    live_drill,
     start_drill,
 )
 from apps.reliability.views.witness import (
@@ -66,6 +67,7 @@ __all__ = [
     "drill_evidence",
     "drill_live",
     "drills",
+    "live_drill",
     "evidence",
     "export_config",
     "healthz",

@@ -1,5 +1,6 @@
 """The shelf of drills, one under way, and its evidence."""
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,11 @@ from django.http import (
 )
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+)
 
 from apps.access import queries as access
 from apps.access.models import Role
@@ -31,13 +36,15 @@ def drills(request: HttpRequest) -> HttpResponse:
     """Show the shelf, how fresh each proof is, and the newest drills."""
     principal = principal_of(request)
     check_role(principal, Role.VIEWER, access.default_workspace())
-    may_run = can_role(principal, Role.OPERATOR, access.default_workspace())
+    workspace = access.default_workspace()
+    may_run = can_role(principal, Role.OPERATOR, workspace)
     newest = services.newest_drills(NEWEST)
     context = {
         "shelf": services.shelf_of_drills(),
         "newest": newest,
         "may_run": may_run,
-        "planned": services.drill_schedule(workspace=access.default_workspace()),
+        "may_live": can_role(principal, Role.ADMIN, workspace),
+        "planned": services.drill_schedule(workspace=workspace),
     }
     return render(request, "reliability/drills.html", context)
 
@@ -51,6 +58,43 @@ def start_drill(request: HttpRequest, slug: str) -> HttpResponse:
         messages.error(request, f"Not started: {error.detail} ({error.code})")
         return HttpResponseRedirect(reverse("reliability:drills"))
     return HttpResponseRedirect(reverse("reliability:drill", args=[row.id]))
+
+
+@require_http_methods(["GET", "POST"])
+def live_drill(request: HttpRequest, slug: str) -> HttpResponse:
+    """Say what a drill on the install itself would touch; begin it once confirmed."""
+    principal = principal_of(request)
+    check_role(principal, Role.ADMIN, access.default_workspace())
+    shelved = services.drill_named(slug)
+    given = {
+        name: request.POST.get(name, str(default))
+        for name, default in asdict(services.Cap()).items()
+    }
+    context = {"shelved": shelved, "given": given, "most": services.MOST}
+    if request.method == "POST":
+        try:
+            row = services.start_live_drill(
+                by=principal,
+                slug=slug,
+                confirm=request.POST.get("confirm", ""),
+                cap=_cap(given),
+            )
+            return HttpResponseRedirect(reverse("reliability:drill", args=[row.id]))
+        except PolarError as error:
+            messages.error(request, _refusal(error))
+    return render(request, "reliability/live_drill.html", context)
+
+
+def _cap(given: dict[str, str]) -> services.Cap:
+    """What is no number is out of range."""
+    return services.Cap(
+        **{name: int(v) if v.isdecimal() else -1 for name, v in given.items()}
+    )
+
+
+def _refusal(error: PolarError) -> str:
+    wanted = "; ".join(f"{f.path}: {f.problem}, {f.expected}" for f in error.fields)
+    return f"Not started: {error.detail} {wanted} ({error.code})"
 
 
 @require_GET

@@ -210,9 +210,13 @@ def reviews() -> Found:
     mend="Run it: page Drills, or ./polar drill run <name>",
 )
 def drills() -> Found:
-    stale = [
-        f"{each.drill.slug}: {each.stale}"
-        for each in freshness.shelf_of_drills()
+    shelf = freshness.shelf_of_drills()
+    stale = [f"{each.drill.slug}: {each.stale}" for each in shelf if each.is_overdue]
+    if stale:
+        return warn("; ".join(stale))
+    aside = [
+        f"{each.drill.slug} not: {each.unused or each.lacks}"
+        for each in shelf
         if each.stale
     ]
-    return warn("; ".join(stale)) if stale else ok("all fresh")
+    return ok("; ".join([f"{len(shelf) - len(aside)} fresh", *aside]))

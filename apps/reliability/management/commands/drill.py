@@ -2,6 +2,7 @@
 
 import json
 from argparse import RawDescriptionHelpFormatter
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +22,17 @@ EXAMPLE = """\
 example:
   ./polar drill run blackout
   ./polar drill plan
+  ./polar drill run loop-panic --live --confirm "LIVE loop-panic" --seconds 60
   ./polar drill verify 01a205d4-41b4-7b26-bfdc-7dc45d89192d
   ./polar-verify evidence var/drills/evidence/01a205d4-....json
 
-exit codes of `run`: 0 passed, 1 deviated, 2 failed or cancelled
+exit codes of `run`: 0 passed, 1 deviated, 2 failed, cancelled or aborted
 """
+CAP = {
+    "turns": "of a live one: turns of its own, at most",
+    "seconds": "of a live one: seconds of its fault, at most",
+    "hurt": "of a live one: runs of others that may be hurt",
+}
 EXIT = {DrillState.PASSED: 0, DrillState.DEVIATED: 1}
 
 
@@ -39,7 +46,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("list", help="the shelf; exit 1 when one is overdue")
-        verbs.add_parser("run", help="rehearse one").add_argument("drill")
+        run = verbs.add_parser("run", help="rehearse one, or play it live")
+        run.add_argument("drill")
+        run.add_argument("--live", action="store_true", help="on this install itself")
+        run.add_argument("--confirm", default="", help='of a live one: "LIVE <drill>"')
+        for name, default in asdict(services.Cap()).items():
+            run.add_argument(f"--{name}", type=int, default=default, help=CAP[name])
         verbs.add_parser("plan", help="rehearse by schedule what falls due")
         for verb in ("show", "verify", "cancel"):
             one = verbs.add_parser(verb)
@@ -51,7 +63,12 @@ class Command(BaseCommand):
         try:
             said, code = getattr(self, f"do_{options['verb']}")(options)
         except PolarError as error:
-            raise CommandError(f"{error} ({error.code})", returncode=2) from error
+            fields = "".join(
+                f" {f.path}: {f.problem}, {f.expected}." for f in error.fields
+            )
+            raise CommandError(
+                f"{error.detail}{fields} ({error.code})", returncode=2
+            ) from error
         if options["json"]:
             self.stdout.write(json.dumps(said, default=str, sort_keys=True))
         else:
@@ -68,14 +85,15 @@ class Command(BaseCommand):
                 "title": each.drill.title,
                 "passed_at": each.passed_at,
                 "stale": each.stale,
-                "alert": "DRILL_OVERDUE" if each.stale else "",
+                "alert": "DRILL_OVERDUE" if each.is_overdue else "",
+                "aside": each.unused or each.lacks,
             }
             for each in shelf
         ]
-        return said, int(any(each.stale for each in shelf))
+        return said, int(any(each.is_overdue for each in shelf))
 
     def do_run(self, options: dict[str, Any]) -> tuple[Any, int]:
-        row = services.start_drill(by=access.system_principal(), slug=options["drill"])
+        row = self._start(options)
         if not runs_queries.live_workers():
             runs.execute(row.run_id)
         told = 0
@@ -92,6 +110,15 @@ class Command(BaseCommand):
             services.close_orphans()
             clock.sleep(0.5)
         return _facts(row), EXIT.get(DrillState(row.state), 2)
+
+    def _start(self, options: dict[str, Any]) -> DrillRun:
+        by = access.system_principal()
+        if not options["live"]:
+            return services.start_drill(by=by, slug=options["drill"])
+        cap = services.Cap(**{name: options[name] for name in asdict(services.Cap())})
+        return services.start_live_drill(
+            by=by, slug=options["drill"], confirm=options["confirm"], cap=cap
+        )
 
     def do_plan(self, options: dict[str, Any]) -> tuple[Any, int]:
         workspace = access_queries.default_workspace()
@@ -140,11 +167,16 @@ def _facts(row: DrillRun) -> dict[str, Any]:
     return said
 
 
+def _standing(each: dict[str, Any]) -> str:
+    if not each["stale"]:
+        return "fresh"
+    return f"not asked for: {each['aside']}" if each["aside"] else str(each["stale"])
+
+
 def _lines(said: Any) -> list[str]:
     if isinstance(said, list):
         return [
-            f"{each['drill']:12} {each['title']:28} {each['stale'] or 'fresh'}"
-            for each in said
+            f"{each['drill']:16} {each['title']:36} {_standing(each)}" for each in said
         ]
     return [
         f"{name}: {value}" for name, value in said.items() if value not in ("", None)

@@ -17,19 +17,23 @@ from apps.common import clock
 from apps.common.errors import PolarError
 from apps.reliability import ports
 from apps.reliability.engine import cloning
-from apps.reliability.engine.notebook import notebook
-from apps.reliability.engine.rehearsal import (
+from apps.reliability.engine.drilling.asking import (
     SLOW,
     SLOW_WORD,
     ask,
-    board_answers,
     settled,
     tell_answers,
     wait_for,
 )
+from apps.reliability.engine.drilling.notebook import notebook
+from apps.reliability.engine.drilling.steady import board_answers
 from apps.reliability.models import Rollback, RollbackState
 from apps.runs import services as runs
 from apps.runs.models import Run, State
+
+
+def remove_protection() -> None:
+    notebook.tell("attention", "Control: the witness will go back with the store")
 
 
 def ask_and_wait(count: int) -> int:
@@ -84,7 +88,7 @@ def swap_store() -> bool:
     connection.close()
     notebook.kept["epoch"] = audit.epoch()
     connection.close()
-    control = bool(notebook.kept.get("control"))
+    control = notebook.is_control
     if control:
         for each in notebook.kept["troupe"].values():
             each.end()
@@ -101,7 +105,7 @@ def swap_store() -> bool:
             "worker": stage.spawn("worker", "--concurrency", "8"),
             "clock": stage.spawn("clock"),
         }
-    notebook.tell("critical", "Fault: an older file is the store")
+    notebook.fault("an older file is the store")
     return True
 
 

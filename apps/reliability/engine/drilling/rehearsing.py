@@ -6,13 +6,12 @@ Called by `manage.py rehearse` in a process of the clone's own, never elsewhere.
 import json
 import sqlite3
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection
 
 from apps.access import queries as access
 from apps.access import services as access_services
@@ -20,28 +19,20 @@ from apps.agents import services as agents
 from apps.agents.models import AgentProfile
 from apps.audit import services as audit
 from apps.common.errors import Conflict, PolarError
-from apps.gateway.models import Setting
 from apps.providers import services as providers
 from apps.providers.models import Provider
 from apps.reliability import ports
 from apps.reliability.engine import cloning, seeding, shelf
-from apps.reliability.engine.notebook import notebook
-from apps.reliability.engine.rehearsal import (
+from apps.reliability.engine.drilling import casting
+from apps.reliability.engine.drilling.asking import (
+    CONCURRENCY,
     LANES,
     LOOPERS,
     SLOW,
     give_rules,
     rules_of,
 )
-
-#: The largest value of each limit that is valid: the loop guard as good as gone.
-LARGEST = {
-    "max_depth": 32767,
-    "max_turns_per_root": 2147483647,
-    "max_same_edge": 32767,
-    "max_same_call": 32767,
-    "max_fan_out": 32767,
-}
+from apps.reliability.engine.drilling.notebook import notebook
 
 
 def rehearse(slug: str, *, control: bool) -> dict[str, Any]:
@@ -51,31 +42,34 @@ def rehearse(slug: str, *, control: bool) -> dict[str, Any]:
     """
     if not settings.POLAR_CLONE:
         raise Conflict("A rehearsal is played in a clone: ./polar drill run")
-    folder = Path(settings.POLAR_CLONE)
-    drill = shelf.get(slug)
-    _make_ready()
-    if control:
-        _remove_protection(drill.slug)
+    drill, cast = shelf.get(slug), casting.of(slug)
     notebook.kept["control"] = control
     stage = ports.stage()
-    troupe = {
-        "worker": stage.spawn("worker", "--concurrency", "8"),
-        "clock": stage.spawn("clock"),
-    }
-    notebook.kept["troupe"] = troupe
-    notebook.tell("ok", "The clone is ready; its worker and clock start")
+    troupe = notebook.kept["troupe"] = {}
     try:
+        _make_ready()
+        if cast.prepare is not None:
+            cast.prepare()
+        if control:
+            cast.remove_protection()
+        audit.seal_all()
+        troupe["worker"] = stage.spawn("worker", "--concurrency", CONCURRENCY)
+        troupe["clock"] = stage.spawn("clock")
+        notebook.tell("ok", "The clone is ready; its worker and clock start")
         journal = stage.play(drill.experiment)
     finally:
-        for each in notebook.kept["troupe"].values():
+        for each in troupe.values():
             each.end()
-    (folder / cloning.JOURNAL).write_text(json.dumps(journal, sort_keys=True))
-    _leave(folder)
+    if cast.tidy is not None:
+        cast.tidy()
+    (notebook.folder / cloning.JOURNAL).write_text(json.dumps(journal, sort_keys=True))
+    _leave(notebook.folder)
     return journal
 
 
 def _make_ready() -> None:
     notebook.tell("running", "Making the clone ready")
+    cloning.move_in(notebook.folder)
     call_command("migrate", verbosity=0)
     seeding.seed()
     system = access_services.system_principal()
@@ -122,32 +116,18 @@ def _profiles() -> dict[str, dict[str, Any]]:
     }
 
 
-def _remove_protection(slug: str) -> None:
-    """Take the protection away by data of the clone, never by a switch."""
-    if slug == "blackout":
-        providers.remove_provider(
-            by=access_services.system_principal(), slug="drill-local"
-        )
-        notebook.tell("attention", "Control: there is no local route")
-    elif slug == "loop-panic":
-        Setting.load()  # makes the row
-        connection.close()
-        said = ", ".join(f"{name} = {value}" for name, value in LARGEST.items())
-        with closing(sqlite3.connect(connection.settings_dict["NAME"])) as db:
-            changed = db.execute(f"UPDATE gateway_setting SET {said}")  # noqa: S608
-            db.commit()
-        if changed.rowcount != 1:
-            raise Conflict("The limits of the loop guard have no row to widen.")
-        notebook.tell("attention", "Control: every limit at its largest valid value")
-
-
 def _leave(folder: Path) -> None:
     """Export the log and write down under what it was played."""
     system = access_services.system_principal()
     with suppress(PolarError):  # a control may have rolled the log back
         audit.checkpoint()
     audit.export(folder / cloning.EXPORT, by=system.actor)
-    facts = {
+    (folder / cloning.FACTS).write_text(json.dumps(facts(), sort_keys=True))
+
+
+def facts() -> dict[str, Any]:
+    """Under what it was played, and what was seen under the fault."""
+    return {
         "python": sys.version.split()[0],
         "sqlite": sqlite3.sqlite_version,
         "platform": sys.platform,
@@ -156,4 +136,3 @@ def _leave(folder: Path) -> None:
             for name, (held, found) in notebook.seen.items()
         },
     }
-    (folder / cloning.FACTS).write_text(json.dumps(facts, sort_keys=True))

@@ -20,14 +20,16 @@ class Notebook:
     def __init__(self) -> None:
         self.began = clock.monotonic()
         self.seen: dict[str, tuple[bool, str]] = {}
-        self.kept: dict[str, Any] = {}
+        #: What one step keeps for the next. Patience: units: seconds.
+        self.kept: dict[str, Any] = {"patience": 30.0}
+        #: Where it lies: the clone's folder, or that of a live drill.
+        self.folder = Path(settings.POLAR_CLONE)
 
     def tell(self, tone: str, text: str, **data: Any) -> None:
         """Write one line. Shape: tone is a word of the look: ok, attention, ..."""
         at = round((clock.monotonic() - self.began) * 1000)
         line = {"at_ms": at, "tone": tone, "text": text, "data": data}
-        path = Path(settings.POLAR_CLONE) / cloning.PROGRESS
-        with path.open("a") as file:
+        with (self.folder / cloning.PROGRESS).open("a") as file:
             file.write(json.dumps(line, default=str, sort_keys=True) + "\n")
 
     def observe(self, name: str, held: bool, found: str) -> bool:
@@ -35,6 +37,19 @@ class Notebook:
         self.seen[name] = (held, found)
         self.tell("ok" if held else "critical", found, probe=name, held=held)
         return held
+
+    def fault(self, text: str) -> None:
+        """Note that the fault is made, and when."""
+        self.kept["fault_at"] = clock.monotonic()
+        self.tell("critical", f"Fault: {text}")
+
+    def since_fault(self) -> float:
+        """Tell how long ago the fault was made. Units: seconds."""
+        return clock.monotonic() - float(self.kept.get("fault_at", self.began))
+
+    @property
+    def is_control(self) -> bool:
+        return bool(self.kept.get("control"))
 
     def all_held(self) -> bool:
         """Before the fault nothing was observed, and that holds."""
