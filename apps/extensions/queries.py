@@ -18,6 +18,9 @@ from apps.gateway.ports import Json
 from . import ports
 from .models import Capability, Extension
 
+#: A model is shown this much of what a tool says of itself. Units: characters.
+LONGEST_TOLD = 4_000
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
@@ -72,7 +75,7 @@ def tools_for(*, scope: Json) -> list[ToolSpec]:
     return [
         ToolSpec(
             row.alias,
-            row.description,
+            row.description[:LONGEST_TOLD],
             row.input_schema,
             row.name,
             row.title,

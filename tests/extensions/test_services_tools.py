@@ -159,6 +159,14 @@ def test_tools_for_lists_what_the_scope_names(plugin):
     ]
 
 
+def test_tools_for_tells_no_more_than_a_model_should_read(plugin):
+    Capability.objects.update(description="x" * 100_000)
+
+    (spec, *_) = services.tools_for(scope={"allowed": {"polar": ["*"]}})
+
+    assert len(spec.description) == 4_000
+
+
 def test_tools_for_lists_nothing_without_a_scope(plugin):
     assert services.tools_for(scope={"allowed": {}}) == []
 
