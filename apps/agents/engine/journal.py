@@ -4,6 +4,7 @@ Invariants: every write happens inside the caller's transaction, after its fence
 was checked; a finished step is never written again.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,9 @@ from uuid import UUID
 from apps.agents.models import STEP, Step, StepKind, StepState, Turn
 from apps.common import clock, statements
 from apps.common.errors import Fenced
+
+#: PostgreSQL holds no U+0000, and UTF-8 no half of a surrogate pair.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,9 @@ class Ending:
 
 
 def storable(value: Any) -> Any:
-    """Replace U+0000, which PostgreSQL holds in neither text nor JSON."""
+    """Replace what no database holds in text: U+0000 and halves of characters."""
     if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict):
         return {storable(key): storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

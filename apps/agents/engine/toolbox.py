@@ -9,7 +9,7 @@ from apps.agents.errors import RouteVetoed, ToolCallInvalid
 from apps.agents.models import Step, StepKind, Turn
 from apps.audit import services as audit
 from apps.gateway.ports import UNTRUSTED
-from apps.providers.ports import Tool
+from apps.providers.ports import NOT_JSON, Tool
 from apps.runs.models import Trigger
 
 #: Behind these stands a person who can be asked something.
@@ -57,7 +57,8 @@ class Toolbox:
             raise ToolCallInvalid(
                 f"There is no tool {step.request['name']!r}; offered: {offered}."
             )
-        if not isinstance(step.request["arguments"], dict):
+        arguments = step.request["arguments"]
+        if not isinstance(arguments, dict) or set(arguments) == {NOT_JSON}:
             raise ToolCallInvalid("Tool arguments must be a JSON object.")
 
     def effects(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
