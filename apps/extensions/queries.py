@@ -33,6 +33,7 @@ class ToolSpec:
     title: str = ""
     risk_level: str = "unknown"
     data_egress: str = "network"
+    side_effects: str = "external"
 
 
 def extensions() -> QuerySet[Extension]:
@@ -81,6 +82,7 @@ def tools_for(*, scope: Json) -> list[ToolSpec]:
             row.title,
             row.risk_level,
             row.data_egress,
+            row.side_effects,
         )
         for row in sorted(rows, key=lambda row: str(row.alias))
         if covers(scope, row.extension.ext_id, row.capability_id)

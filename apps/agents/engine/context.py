@@ -166,7 +166,7 @@ def _rounds(steps: Iterable[Step]) -> Iterator[tuple[Step, list[Step]]]:
     for step in steps:
         if step.kind == StepKind.MODEL:
             rounds.append((step, []))
-        elif rounds:
+        elif rounds and step.kind != StepKind.PLAN:
             rounds[-1][1].append(step)
     return ((step, done) for step, done in rounds if step.state == StepState.DONE)
 

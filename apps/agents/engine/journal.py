@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from apps.agents.errors import PlanRefused
 from apps.agents.models import STEP, Step, StepKind, StepState, Turn
 from apps.common import clock, statements
 from apps.common.errors import Fenced
@@ -70,6 +71,16 @@ class Journal:
 
     def micros(self) -> int:
         return sum(int(step.result.get("micros", 0)) for step in self.steps)
+
+    def check_plan(self, step: Step) -> None:
+        """Refuse a call whose plan was refused. Raises: PlanRefused."""
+        before = (each for each in reversed(self.steps) if each.seq < step.seq)
+        plan = next((each for each in before if each.kind == StepKind.PLAN), None)
+        if plan is None or not step.request.get("planned"):
+            return
+        if plan.state == StepState.FAILED:
+            _, _, why = str(plan.result.get("error", "")).partition(": ")
+            raise PlanRefused(why)
 
     def plan(self, wanted: list[tuple[str, dict[str, Any]]]) -> list[Step]:
         """Write down what is to be done next; nothing is started yet."""
