@@ -15,6 +15,7 @@ from django.db import DataError, InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
 from ninja.utils import check_csrf
 
 from apps.access import queries as access
@@ -26,7 +27,7 @@ from apps.agents.api import router as agents
 from apps.audit.api import router as audit
 from apps.boards.api import router as boards
 from apps.channels.api import router as channels
-from apps.common import failpoints
+from apps.common import canonical, failpoints
 from apps.common.errors import (
     FieldProblem,
     Invalid,
@@ -174,11 +175,19 @@ def _request_bytes(request: HttpRequest) -> bytes:
     return head.encode() + request.body
 
 
+class BodyParser(Parser):
+    """Reads JSON of a bounded depth, and of whole text."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        return canonical.read_body(request.body)
+
+
 api = NinjaAPI(
     title="Polar",
     version="1",
     description="Operator-first control plane for AI agents.",
     auth=authenticate,
+    parser=BodyParser(),
     docs_url=None,
     openapi_url="/openapi.json",
     urls_namespace="api",
@@ -214,7 +223,9 @@ def _validation_error(request: HttpRequest, error: ValidationError) -> HttpRespo
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return problem(NotFound(str(error)))
-    return problem(MalformedBody(str(error)))
+    why = error.__cause__  # what the parser of bodies said
+    detail = why.detail if isinstance(why, PolarError) else str(error)
+    return problem(MalformedBody(detail))
 
 
 @api.exception_handler(ObjectDoesNotExist)

@@ -6,6 +6,7 @@ PolarError
     ToolCallInvalid  422   a model keeps asking for a tool it was not offered
   Denied
     RouteVetoed      403   routing wants something else first
+    PlanRefused      403   the plan that this call is a part of was refused
 """
 
 from apps.common.errors import Denied, Invalid
@@ -25,3 +26,9 @@ class RouteVetoed(Denied):
     """Nothing was run: routing wants something else first."""
 
     code = "POLAR_ROUTE_VETOED"
+
+
+class PlanRefused(Denied):
+    """Nothing was run: the plan that this call is a part of was refused."""
+
+    code = "POLAR_PLAN_REFUSED"

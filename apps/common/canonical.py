@@ -6,12 +6,16 @@ any size, are sorted compact JSON instead and enter records by digest.
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import rfc8785
 
 from .errors import Invalid
 
+#: Deeper JSON is an attack, not an argument.
+MOST_LEVELS = 64
+_HALF = re.compile("[\ud800-\udfff]")
 #: The largest integer that RFC 8785 can carry exactly.
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -85,9 +89,73 @@ def _safe(value: Any) -> Any:
     return value
 
 
+def storable(text: str) -> str:
+    """Write halves of characters in canonical text as JSON escapes: no database and
+    no wire takes them bare."""
+    return text if text.isascii() else _HALF.sub(_escaped, text)
+
+
+def has_half(text: str) -> bool:
+    """Tell whether a text holds half of a surrogate pair."""
+    return not text.isascii() and _HALF.search(text) is not None
+
+
+def is_storable(value: Any) -> bool:
+    """Tell whether every database holds each text of a JSON value: none has U+0000
+    or half of a surrogate pair."""
+    level = [value]
+    while level:
+        item = level.pop()
+        if isinstance(item, str):
+            if "\0" in item or has_half(item):
+                return False
+        elif isinstance(item, dict):
+            level += [*item, *item.values()]
+        elif isinstance(item, list | tuple):
+            level += item
+    return True
+
+
 def loads(text: str) -> Any:
     """Read JSON back. Raises: Invalid."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"This is not JSON: {error}") from error
+
+
+def read_body(data: bytes) -> Any:
+    """Read what a stranger sent: no deeper than `MOST_LEVELS`, and of whole text.
+
+    Raises: Invalid.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid("The body is not UTF-8.") from error
+    value = loads(text or "null")
+    if depth_of(value) > MOST_LEVELS:
+        raise Invalid(f"The JSON is nested deeper than {MOST_LEVELS} levels.")
+    if "\\u" in text and has_half(arguments(value)):
+        raise Invalid("The JSON holds half of a character: a lone \\ud800 to \\udfff.")
+    return value
+
+
+def depth_of(value: Any, most: int = MOST_LEVELS) -> int:
+    """Count levels of nesting without recursing, as far as one beyond `most`."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        if deepest > most:
+            return deepest
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return deepest
+
+
+def _escaped(half: re.Match[str]) -> str:
+    return f"\\u{ord(half.group()):04x}"

@@ -243,7 +243,7 @@ def execute_extension(request: HttpRequest) -> HttpResponse:
     The body is read only once the caller is known and holds the scope.
     """
     auth = caller(request, "extensions:execute")
-    body = canonical.loads(request.body.decode("utf-8", "replace") or "null")
+    body = canonical.read_body(request.body)
     answer = services.execute_extension(auth=auth, body=body)
     response = JsonResponse(_answered(answer, body), status=answer.http_status)
     if isinstance(answer.error, RateLimited):

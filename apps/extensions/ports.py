@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from apps.common import canonical
@@ -325,6 +325,13 @@ def plug_runtime(transport: Transport, runtime: Runtime) -> None:
 
 def find_runtime(transport: str) -> Runtime | None:
     return _runtimes.get(Transport(transport))
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A runtime that tries a call out, with nothing in reach that could do it."""
+
+    def rehearse(self, target: Target, arguments: Json) -> Any: ...
 
 
 def runtimes() -> list[Runtime]:

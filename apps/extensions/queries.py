@@ -18,6 +18,9 @@ from apps.gateway.ports import Json
 from . import ports
 from .models import Capability, Extension
 
+#: A model is shown this much of what a tool says of itself. Units: characters.
+LONGEST_TOLD = 4_000
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
@@ -30,6 +33,7 @@ class ToolSpec:
     title: str = ""
     risk_level: str = "unknown"
     data_egress: str = "network"
+    side_effects: str = "external"
 
 
 def extensions() -> QuerySet[Extension]:
@@ -72,12 +76,13 @@ def tools_for(*, scope: Json) -> list[ToolSpec]:
     return [
         ToolSpec(
             row.alias,
-            row.description,
+            row.description[:LONGEST_TOLD],
             row.input_schema,
             row.name,
             row.title,
             row.risk_level,
             row.data_egress,
+            row.side_effects,
         )
         for row in sorted(rows, key=lambda row: str(row.alias))
         if covers(scope, row.extension.ext_id, row.capability_id)

@@ -1,21 +1,11 @@
-"""Who may stop, who may decide what somebody else asked for, and whether a value
-matches a schema: a stranger's schema never fetches what it refers to."""
+"""Who may stop, and who may decide what somebody else asked for."""
 
-from functools import lru_cache
-from typing import Any
 from uuid import UUID
-
-import jsonschema
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from apps.access.models import Membership, Principal, PrincipalKind, Role
 from apps.access.policies import check_role
 from apps.access.queries import default_workspace
-from apps.common import canonical
-from apps.common.errors import Denied, FieldProblem
+from apps.common.errors import Denied
 
 from .models import ApprovalRequest
 
@@ -64,40 +54,3 @@ def count_approvers(workspace_id: UUID) -> int:
         role__in=[Role.APPROVER, Role.ADMIN],
         user__is_active=True,
     ).count()
-
-
-def problems_of(value: Any, schema: dict[str, Any]) -> list[FieldProblem]:
-    """List every place where a value breaks a JSON schema."""
-    validator = _validator(canonical.arguments(schema))
-    try:
-        errors = sorted(validator.iter_errors(value), key=lambda error: error.json_path)
-    except Unresolvable as error:
-        return [FieldProblem("$schema", f"an unknown reference: {error}"[:300])]
-    return [
-        FieldProblem(error.json_path, error.message[:300], _expected(error))
-        for error in errors
-    ]
-
-
-def schema_problem(schema: Any) -> str:
-    """Say what is wrong with a schema itself; "" when nothing is."""
-    if not isinstance(schema, dict):
-        return "a schema is an object"
-    kind = validator_for(schema, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError) as error:
-        return str(getattr(error, "message", error))[:300]
-    return ""
-
-
-@lru_cache(maxsize=1024)
-def _validator(schema_text: str) -> Validator:
-    schema = canonical.loads(schema_text)
-    kind = validator_for(schema, default=jsonschema.Draft202012Validator)
-    # A schema comes from a stranger: what it refers to outside is never fetched.
-    return kind(schema, registry=Registry())
-
-
-def _expected(error: jsonschema.ValidationError) -> str:
-    return f"{error.validator}: {error.validator_value}"[:200]

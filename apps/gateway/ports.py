@@ -100,6 +100,8 @@ class Lineage:
     ancestors: tuple[str, ...] = ()
     #: Whoever asked has gone on: the answer is brought to them.
     answers_later: bool = False
+    #: An agent here or above asks before every change, whatever was granted.
+    is_strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

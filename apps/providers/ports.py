@@ -31,6 +31,10 @@ class Spendable(Protocol):
     def spend(self, arguments: dict[str, Json], *, waits: bool = True) -> None: ...
 
 
+#: The only member of a tool call's arguments that were no JSON object.
+NOT_JSON = "INVALID_JSON"
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     id: str

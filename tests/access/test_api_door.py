@@ -49,6 +49,23 @@ def test_api_when_malformed_json_then_400(client, bearer):
     assert (answer.status_code, answer.json()["code"]) == (400, "POLAR_BAD_REQUEST")
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ('{"text": "a\\ud800"}', "half of a character"),
+        ('{"text": ' + "[" * 200 + "]" * 200 + "}", "nested deeper"),
+        (b'{"text": "\xff"}', "not UTF-8"),
+    ],
+)
+def test_api_when_nobody_could_keep_the_body_then_400_says_why(
+    client, bearer, body, why
+):
+    answer = client.post("/api/v1/orchestrate", body, content_type=JSON, headers=bearer)
+
+    assert answer.status_code == 400
+    assert why in answer.json()["detail"]
+
+
 def test_api_when_unknown_field_then_422_names_it(client, bearer):
     body = json.dumps({"text": "hello", "approved": True})
 

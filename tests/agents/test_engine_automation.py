@@ -1,18 +1,22 @@
 """A schedule asks an agent; an agent proposes a schedule."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from apps.access import services as access
-from apps.access.models import Principal, Workspace
+from apps.access.models import Principal, Role, Workspace
 from apps.agents import services as agents
 from apps.agents.engine import automation
 from apps.agents.models import Turn, TurnState
-from apps.common.errors import Halted, Invalid
+from apps.common import clock
+from apps.common.errors import ApprovalRequired, Halted, Invalid
 from apps.extensions.ports import ToolContext
 from apps.gateway import services as gateway
-from apps.gateway.models import Call
+from apps.gateway.errors import CapabilityDenied
+from apps.gateway.models import ApprovalRequest, Call
 from apps.gateway.ports import Lineage
 from apps.runs import services as runs
 from apps.runs.models import Proposal, Run, Schedule, State
@@ -149,3 +153,60 @@ def test_approved_proposal_asks_the_agent_that_proposed(
     runs.decide_proposal(by=system, proposal_id=Proposal.objects.get().id, approve=True)
 
     assert Schedule.objects.get().payload == SAID
+
+
+def windowed(run: Run, minutes: Any) -> RunContext:
+    payload = {**run.payload, automation.REJECT_MINUTES: minutes}
+    return replace(context(run), payload=payload)
+
+
+def test_run_with_a_window_starts_by_itself_at_its_end(run: Run) -> None:
+    with pytest.raises(ApprovalRequired):
+        agents.carry_automation(windowed(run, 10))
+    asked = ApprovalRequest.objects.get()
+    assert (asked.mode, Turn.objects.count()) == ("auto_start", 0)
+    assert asked.starts_at is not None
+
+    with clock.frozen(asked.starts_at - timedelta(seconds=1)):
+        assert gateway.sweep_approvals() == 0
+    with clock.frozen(asked.starts_at):
+        assert gateway.sweep_approvals() == 1
+        agents.carry_automation(windowed(run, "10"))
+
+    assert Turn.objects.count() == 1
+
+
+def test_run_that_was_rejected_in_its_window_starts_nothing(
+    run: Run, workspace: Workspace
+) -> None:
+    bob = people.person("bob", Role.APPROVER, workspace)
+    with pytest.raises(ApprovalRequired):
+        agents.carry_automation(windowed(run, 10))
+    asked = ApprovalRequest.objects.get()
+    assert asked.starts_at is not None
+    gateway.decide_approval(
+        by=bob.principal, approval_id=asked.id, approve=False, reason="not today"
+    )
+
+    with clock.frozen(asked.starts_at):
+        assert gateway.sweep_approvals() == 0
+        with pytest.raises(CapabilityDenied, match="not today"):
+            agents.carry_automation(windowed(run, 10))
+    assert Turn.objects.count() == 0
+
+
+@pytest.mark.parametrize("minutes", [-1, 1441, "soon", 1.5, True, "1.5", [10]])
+def test_window_that_is_no_time_is_refused(
+    system: Principal, workspace: Workspace, minutes: Any
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        automation.check_payload({**SAID, "rejectMinutes": minutes}, workspace)
+
+    assert caught.value.fields[0].path == "payload.rejectMinutes"
+
+
+@pytest.mark.parametrize("minutes", ["", None, 0, "0", 15, "1440"])
+def test_window_may_be_written_by_a_form(
+    system: Principal, workspace: Workspace, minutes: Any
+) -> None:
+    automation.check_payload({**SAID, "rejectMinutes": minutes}, workspace)

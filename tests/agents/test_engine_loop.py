@@ -341,3 +341,31 @@ def test_nul_in_an_answer_is_made_storable(
 
     assert turn.answer_text == "a\ufffdb"
     assert tools.calls[0]["arguments"] == {"url": "a\ufffdb"}
+
+
+def test_half_a_character_is_made_storable(
+    turn: Turn, model: FakeModel, tools: FakeTools
+) -> None:
+    model.answers = [says("", asks("web_fetch", url="a\ud800b")), says("\udfff")]
+
+    carry(turn)
+
+    assert turn.answer_text == "\ufffd"
+    assert tools.calls[0]["arguments"] == {"url": "a\ufffdb"}
+
+
+def test_calls_of_one_id_are_told_apart_by_their_places(
+    turn: Turn, model: FakeModel, tools: FakeTools
+) -> None:
+    AgentProfile.objects.update(routing={"explicit": False})
+    model.answers = [
+        says("", asks("polar_clock", "c1"), asks("web_fetch", "c1", url="a")),
+        says("", asks("polar_clock", "c1", again=True)),
+        says("Done."),
+    ]
+    tools.results = {"polar_clock": ["first", "third"], "web_fetch": "second"}
+
+    carry(turn)
+
+    told = [m.text for m in model.requests[-1].messages if m.role == "tool"]
+    assert told == ["first", "second", "third"]

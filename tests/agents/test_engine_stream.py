@@ -129,3 +129,14 @@ def test_finished_turn_is_not_watched(
     carry(turn)
 
     assert agents.watch_turn(turn_id=turn.id) is False
+
+
+def test_half_a_character_is_shown_as_one_that_is_missing(
+    turn: Turn, seconds: list[float]
+) -> None:
+    agents.watch_turn(turn_id=turn.id)
+    stream = stream_of(turn, attempt=1)
+
+    stream.write("a\ud83d")
+
+    assert pieces(turn) == [("text", "a\ufffd")]

@@ -457,3 +457,21 @@ def test_a_changed_server_is_blocked_and_quarantined(execute, payload, orders, r
     )
     assert Extension.objects.get(id=orders.id).trust == "blocked"
     assert execute(response.json()["minimalPayload"]).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"input": {"timezone": "a\\ud800"}}',
+        '{"idempotencyKey": "\\udfff"}',
+        '{"\\ud800": 1}',
+        "[" * 100_000,
+        '{"input": ' + '{"a":' * 500 + "1" + "}" * 501,
+        b"\xff\xfe".decode("latin-1"),
+    ],
+)
+def test_body_that_nobody_can_keep_is_refused(execute, payload, text):
+    response = execute(text)
+
+    assert response.status_code == 422
+    assert not Call.objects.exists()

@@ -4,12 +4,14 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from apps.common.errors import PolarError, UpstreamError
 from apps.extensions import ports
-from apps.extensions.adapters import processes, sandbox
+from apps.extensions.adapters import processes, sandbox, scripts
+from apps.extensions.adapters.scripts import ScriptRuntime
 from apps.extensions.errors import ToolMisconfigured
 from apps.gateway.errors import OutcomeUnknown, OutputBroken
 from apps.gateway.ports import EffectClass
@@ -199,12 +201,26 @@ def test_failure_tells_the_exit_code_and_the_last_words(rob, package):
 
 
 @needs_isolation
-@pytest.mark.parametrize("text", ["", "hello", "{} {}", "[" * 100_000])
-def test_answer_that_is_not_one_json_value_is_refused(rob, package, text):
-    (package / "say.py").write_text(f"print({text!r})")
+@pytest.mark.parametrize("text", ["[" * 100_000, "\0", b"\xff"])
+def test_answer_that_nobody_can_keep_is_refused(rob, package, text):
+    said = text if isinstance(text, bytes) else text.encode()
+    write = f"import sys; sys.stdout.buffer.write({said!r})"
+    (package / "say.py").write_text(write)
 
     with pytest.raises(OutputBroken):
         execute(rob, target(source(package), "say.py"))
+
+
+@needs_isolation
+def test_script_finds_its_arguments_where_its_author_looks_for_them(rob, package):
+    body = "import sys; print(sys.argv[1:], sys.stdin.read().strip())"
+    (package / "say.py").write_text(body)
+    words = ["--file", "a b.txt", "$HOME; rm -rf /", "*"]
+
+    said = {"args": words, "stdin": "five\nlines"}
+    output = execute(rob, target(source(package), "say.py"), said)
+
+    assert output == {"text": f"{words} five\nlines\n"}
 
 
 @needs_isolation
@@ -265,3 +281,45 @@ def test_process_of_somebody_else_is_never_ended_by_its_number():
     assert processes.end_child("no such mark", alive.parent)
 
     assert processes.look_at(alive.parent) is not None
+
+
+def rehearse(trying: ports.Target, arguments: dict[str, object] | None = None):
+    return ScriptRuntime().rehearse(trying, arguments or {})["got"]
+
+
+@needs_isolation
+def test_dry_run_is_told_and_holds_nothing_that_could_act(package, tmp_path):
+    folder = write(tmp_path / "open", {"a.txt": "kept"})
+    grants = ports.Grants(
+        write_paths=(str(folder),), domains=("example.org",), secrets={"T": uuid4()}
+    )
+    body = f"""
+seen = open({str(folder / "a.txt")!r}).read()
+try:
+    open({str(folder / "a.txt")!r}, "w").write("changed")
+except OSError:
+    seen += ", not written"
+return [seen, os.environ.get("DRY_RUN"), "T" in os.environ, "https_proxy" in os.environ]
+"""
+
+    got = rehearse(_try(package, body, grants=grants, trust="trusted"))
+
+    assert got == ["kept, not written", "1", False, False]
+    assert (folder / "a.txt").read_text() == "kept"
+
+
+@needs_isolation
+def test_dry_run_that_hangs_is_ended(package, monkeypatch):
+    monkeypatch.setattr(scripts, "LONGEST_REHEARSAL", 0.5)
+
+    with pytest.raises(UpstreamError, match="did not end"):
+        rehearse(_try(package, "import time; time.sleep(60)"))
+
+
+def test_dry_run_without_isolation_runs_nothing(package, monkeypatch):
+    """Not even where an operator accepted that for real calls."""
+    shut = ports.Isolation(is_available=False, detail="no bwrap")
+    monkeypatch.setattr(sandbox, "isolation", lambda: shut)
+
+    with pytest.raises(ToolMisconfigured, match="without isolation"):
+        rehearse(_try(package, "return 1", accepts_degraded=True))

@@ -1,11 +1,14 @@
 """Definition pinning: whatever differs from what was reviewed does not run."""
 
+from typing import Any
+
 import pytest
 
 from apps.audit.models import Event
 from apps.common.errors import NotTrusted
-from apps.extensions import ports
+from apps.extensions import ports, services
 from apps.extensions.engine import comparing, store
+from apps.extensions.errors import DefinitionChanged, PackageRefused
 from apps.extensions.models import Extension, Version
 from apps.extensions.queries import reviewed_form
 from apps.gateway.models import Call
@@ -103,6 +106,61 @@ def test_shadowing_and_hidden_characters_are_named(orders, plugin):
 
     assert any("goes by the name of polar/clock.now" in text for text in warnings)
     assert any("U+200B" in text for text in warnings)
+
+
+def test_pattern_that_is_left_to_the_server_is_named(orders, plugin):
+    form = Version.objects.filter(extension=orders).latest("id").definition
+    text = {"type": "string", "pattern": "^(a+)+$"}
+    form["capabilities"][0]["inputSchema"] = {"properties": {"id": text}}
+
+    warnings = comparing.delta({}, form).warnings
+
+    assert "leaves to it: ^(a+)+$" in " ".join(warnings)
+
+
+def deep(levels: int) -> dict[str, Any]:
+    return {"properties": {"a": deep(levels - 1)}} if levels else {}
+
+
+UNTAKEN = {
+    "NUL in a name": {"name": "a\0b"},
+    "NUL in a text": {"name": "find", "description": "a\0b"},
+    "NUL in a schema": {"name": "find", "input_schema": {"title": "a\0b"}},
+    "NUL in a member": {"name": "find", "input_schema": {"properties": {"\0": {}}}},
+    "half a character": {"name": "find", "title": "\ud800"},
+    "deep": {"name": "find", "input_schema": deep(200)},
+    "huge": {"name": "find", "input_schema": {"title": "x" * 100_000}},
+    "no schema": {"name": "find", "input_schema": {"type": "anything"}},
+}
+
+
+@pytest.mark.parametrize("what", UNTAKEN)
+def test_words_that_cannot_be_kept_are_refused(ada, runtime, what):
+    runtime.serve(ports.Offer(**UNTAKEN[what]))
+    new = services.NewServer(extension_id="evil", command=("/opt/evil",))
+
+    with pytest.raises(PackageRefused):
+        services.sync_mcp_server(by=ada.principal, new=new, reason="try")
+
+
+@pytest.mark.parametrize("what", UNTAKEN)
+def test_words_that_cannot_be_kept_quarantine_all_the_same(
+    orders, runtime, call, monkeypatch, what
+):
+    served = ports.Definition(offers=(ports.Offer(**UNTAKEN[what]),))
+
+    def refuse(*_: Any) -> None:
+        raise DefinitionChanged("It is served in another form.", served=served)
+
+    monkeypatch.setattr(runtime, "execute", refuse)
+
+    with pytest.raises(NotTrusted):
+        call("orders__find", {"id": "1"})
+
+    orders.refresh_from_db()
+    assert (orders.trust, orders.reviewed_hash) == ("blocked", "")
+    assert orders.trust_reason.startswith("definition_changed")
+    assert orders.is_pinned is False
 
 
 def test_kept_package_is_read_by_the_child_and_written_by_nobody(skill):

@@ -6,14 +6,18 @@ from typing import Any
 import pytest
 
 from apps.audit.models import Event
-from apps.common.errors import Invalid, NotTrusted
+from apps.common.errors import ApprovalRequired, Invalid, NotTrusted
 from apps.extensions import ports, services
+from apps.extensions.adapters import sandbox
 from apps.extensions.engine import sources
 from apps.extensions.errors import InternalContractBug, ToolUnavailable
 from apps.extensions.models import Capability, Extension
+from apps.gateway import services as gateway
 from apps.gateway.errors import CapabilityDenied
-from apps.gateway.models import Call
+from apps.gateway.models import ApprovalRequest, Call
 from apps.gateway.ports import Permit
+
+from .conftest import HARMLESS, ORIGIN, approve, enable
 
 CALCULATOR, CLOCK = "polar__calculator_evaluate", "polar__clock_now"
 
@@ -159,6 +163,14 @@ def test_tools_for_lists_what_the_scope_names(plugin):
     ]
 
 
+def test_tools_for_tells_no_more_than_a_model_should_read(plugin):
+    Capability.objects.update(description="x" * 100_000)
+
+    (spec, *_) = services.tools_for(scope={"allowed": {"polar": ["*"]}})
+
+    assert len(spec.description) == 4_000
+
+
 def test_tools_for_lists_nothing_without_a_scope(plugin):
     assert services.tools_for(scope={"allowed": {}}) == []
 
@@ -200,3 +212,35 @@ def test_foreign_results_are_untrusted_and_private_where_they_come_from_the_insi
     labels = sources.labels_of(Capability(extension=row, capability_id="read"))
 
     assert labels == {"untrusted", *(["private"] if private else [])}
+
+
+DELETER = {
+    "SKILL.md": b"---\nname: deleter\ndescription: Deletes.\n---\nDelete.\n",
+    "scripts/delete.py": b"""import json, os, sys
+word = "would delete" if os.environ.get("DRY_RUN") else "deleted"
+print(json.dumps({word: sys.argv[1:]}))
+""",
+}
+
+
+@pytest.mark.skipif(
+    not sandbox.isolation().is_available, reason=sandbox.isolation().detail
+)
+def test_destructive_script_says_what_it_would_do_and_then_does_it(alice, bob, call):
+    row = services.install_skill(by=alice.principal, files=DELETER, origin=ORIGIN)
+    risk = {**HARMLESS, "riskLevel": "destructive"}
+    enable(approve(row, bob, risks={"scripts/delete.py": risk}), bob)
+    row.capabilities.update(effect_class="keyed")
+    again = {"arguments": {"args": ["a"]}, "idempotency_key": "k" * 32}
+
+    with pytest.raises(ApprovalRequired):
+        call("deleter__scripts_delete_py", **again)
+    asked = ApprovalRequest.objects.get()
+    assert asked.mode == "dry_run_approval"
+    assert asked.preview["would"] == {"said": {"would delete": ["a"]}}
+    assert Call.objects.get(kind="tool").started_at is None
+    gateway.decide_approval(by=bob.principal, approval_id=asked.id, approve=True)
+
+    done = call("deleter__scripts_delete_py", **again)
+
+    assert done.output == {"deleted": ["a"]}

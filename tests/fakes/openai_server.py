@@ -2,7 +2,7 @@
 
 Modes: ok, tool, refused, 401, 403, 429, 500, hang, hang_after_headers, drip,
 half_sse, cut, endless, garbage, error_in_200, huge, no_usage, context, filtered, slow,
-llama (the habits of llama.cpp's Python server).
+llama (the habits of llama.cpp's Python server), raw (`chunks` first, then as ok).
 The model name may carry the mode: "mode:429" wins over the server's own.
 """
 
@@ -38,6 +38,8 @@ class FakeOpenAI(ThreadingHTTPServer):
         self.tokens_out = 5
         #: After so many requests the server answers well. 0: never.
         self.heal_after = 0
+        #: What the raw mode answers the first request with.
+        self.chunks: list[Any] = []
         self.requests: list[dict[str, Any]] = []
         self.headers_seen: list[dict[str, str]] = []
         self.released = threading.Event()
@@ -257,6 +259,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(_delta(None, finish="tool_calls"))
         self._done()
 
+    def _mode_raw(self, body: Any) -> None:
+        if len(self.server.requests) > 1:
+            self._answer(with_usage=True)
+            return
+        self._head("text/event-stream")
+        for chunk in self.server.chunks:
+            self._chunk(chunk)
+        self._done()
+
     def _answer(self, *, with_usage: bool) -> None:
         self._head("text/event-stream")
         words = self.server.reply.split(" ")
@@ -390,6 +401,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _end(self) -> None:
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
+
+
+def delta(text: Any = None, finish: str | None = None, **more: Any) -> Any:
+    """Write one chunk of a stream, for the raw mode."""
+    return _delta(text, finish, **more)
+
+
+def tool_call(name: Any, arguments: str, call_id: Any = "call_1", at: int = 0) -> Any:
+    """Write one tool call of a chunk, for the raw mode."""
+    function = {"name": name, "arguments": arguments}
+    return {"index": at, "id": call_id, "type": "function", "function": function}
 
 
 def _delta(text: str | None, finish: str | None = None, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -15,6 +15,7 @@ from apps.audit.models import Event
 from apps.common import clock, ids
 from apps.common.errors import BudgetExceeded, Conflict, Invalid, UpstreamError
 from apps.gateway import ports, services
+from apps.gateway.engine import windows
 from apps.gateway.models import Budget, BudgetSlice, Call, CallState, Reservation
 from apps.gateway.ports import (
     CallKind,
@@ -240,6 +241,33 @@ class TestWindows:
         with clock.frozen(at("2026-11-22T23:30:00+00:00")):
             services.call(model_call(rob, workspace))
         assert figures(one) == (10_000, 0)
+
+    @pytest.mark.parametrize("zone", ["America/Havana", "Atlantic/Azores"])
+    def test_a_day_whose_midnight_comes_twice_is_one_day(self, rob, workspace, zone):
+        """The clock goes from 01:00 back to 00:00, and 00:30 is there twice."""
+        one = budget(workspace, timezone=zone, limit=10_000)
+        day, hour = {
+            "America/Havana": ("2026-11-01", 4),
+            "Atlantic/Azores": ("2026-10-25", 0),
+        }[zone]
+        first = at(f"{day}T{hour:02}:30:00+00:00")
+        with clock.frozen(first):
+            services.call(model_call(rob, workspace))
+        with clock.frozen(first + timedelta(hours=1)), pytest.raises(BudgetExceeded):
+            services.call(model_call(rob, workspace))
+        assert figures(one) == (10_000, 0)
+
+    @pytest.mark.parametrize("zone", ["Europe/Zurich", "Africa/Cairo", "Asia/Beirut"])
+    @pytest.mark.parametrize("window", ["hour", "day", "week", "month"])
+    def test_a_window_begins_once_and_ends_after_now(self, zone, window):
+        one = Budget(timezone=zone, window=window)
+        moment, begun = at("2026-03-20T00:00:00+00:00"), []
+        while moment.year < 2027:
+            start = windows.window_start(one, moment)
+            assert start <= moment <= windows.resets_at(one, moment)
+            begun.append(start.astimezone(UTC))
+            moment += timedelta(minutes=50)
+        assert begun == sorted(begun)
 
     def test_a_rolling_window_frees_by_and_by(self, rob, workspace):
         one = budget(workspace, is_rolling=True, window="hour", limit=20_000)

@@ -1,7 +1,9 @@
 """One call through the pipeline: what it allows, refuses and leaves behind."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -393,6 +395,32 @@ def test_output_when_contract_broken_then_failed(request_):
     with pytest.raises(errors.OutputBroken):
         services.call(replace(request_, output_schema={"type": "string"}))
     assert Call.objects.get().state == CallState.FAILED
+
+
+def deep(levels: int) -> Any:
+    return [deep(levels - 1)] if levels else 1
+
+
+@pytest.mark.parametrize(
+    "output", [deep(200), deep(800), {"a": "\ud800"}, {"\udfff": 1}]
+)
+def test_output_when_nobody_can_keep_it_then_failed(request_, output):
+    def perform(permit: Permit) -> Result:
+        permit.spend(request_.arguments)
+        return Result(output)
+
+    with pytest.raises(errors.OutputBroken):
+        services.call(replace(request_, perform=perform))
+    assert Call.objects.get().state == CallState.FAILED
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_call_when_its_text_is_broken_then_refused_and_recorded(request_, text):
+    broken = replace(request_, arguments={"text": text})
+
+    with pytest.raises(errors.ContractBroken):
+        services.call(broken)
+    assert json.loads(Call.objects.get().arguments) == {"text": text}
 
 
 def test_upstream_error_when_raised_then_failed_and_released(

@@ -7,6 +7,7 @@ what an agent proposes is no schedule until a person approves it.
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from apps.access.models import Workspace
@@ -29,6 +30,9 @@ from apps.runs.models import Run, ScheduleKind
 from apps.runs.ports import Finish, Outcome, Park, Planned, RunContext
 
 KIND = "agents.automation"
+#: In a payload: how long each run waits for somebody to reject it. Units: minutes.
+REJECT_MINUTES = "rejectMinutes"
+LONGEST_WINDOW = 1440
 LONGEST_TEXT = 8_000
 #: Who brings the answer to the chat that a schedule names: a name, as data.
 DELIVER_KIND = "channels.deliver"
@@ -53,7 +57,9 @@ def carry(ctx: RunContext, begin: Begin) -> Outcome:
     """
     run = Run.objects.select_related("principal", "workspace").get(id=ctx.run_id)
     said = {"profile": ctx.payload["profile"], "text": ctx.payload["text"]}
-    return ask(ctx, run, said, begin)
+    minutes = int(ctx.payload.get(REJECT_MINUTES) or 0)
+    window = timedelta(minutes=minutes) if minutes else None
+    return ask(ctx, run, said, begin, window=window)
 
 
 def has_begun(run: Run) -> bool:
@@ -67,8 +73,12 @@ def ask(
     said: dict[str, str],
     begin: Begin,
     estimate: Estimate = NOTHING,
+    window: timedelta | None = None,
 ) -> Outcome:
-    """Start the run's turn through the gateway, and end when it has ended."""
+    """Start the run's turn through the gateway, and end when it has ended.
+
+    With a window it starts by itself at its end, unless somebody rejects it in it.
+    """
 
     def perform(permit: Permit) -> Result:
         permit.spend(said, waits=False)
@@ -87,6 +97,7 @@ def ask(
             is_inside=True,
             risk=Risk("write", "internal"),
             estimate=estimate,
+            reject_window=window,
             lineage=Lineage(
                 run_id=run.id,
                 root_id=run.root_id,
@@ -114,17 +125,30 @@ def check_payload(payload: dict[str, Any], workspace: Workspace) -> None:
         expected = f"what to ask, up to {LONGEST_TEXT} characters"
         problem = FieldProblem("payload.text", "missing or too long", expected)
         raise Invalid("Say what the agent is asked.", fields=(problem,))
-    if unknown := set(payload) - {"profile", "text", "deliverTo"}:
+    if unknown := set(payload) - {"profile", "text", "deliverTo", REJECT_MINUTES}:
         problem = FieldProblem("payload", f"unknown: {', '.join(sorted(unknown))}")
         raise Invalid(
-            "An automation takes profile, text and deliverTo.", fields=(problem,)
+            f"An automation takes profile, text, deliverTo and {REJECT_MINUTES}.",
+            fields=(problem,),
         )
+    _check_window(payload.get(REJECT_MINUTES))
     target = payload.get("deliverTo", "")
     if not isinstance(target, str) or (target and not TARGET.fullmatch(target)):
         expected = "account:chat, such as telegram:-1001234; empty for none"
         problem = FieldProblem("payload.deliverTo", "no chat", expected)
         raise Invalid("This is no chat to tell the answer to.", fields=(problem,))
     find_profile(payload.get("profile"), workspace)
+
+
+def _check_window(minutes: Any) -> None:
+    """Empty, or a number of minutes, however a form or an agent writes it."""
+    if minutes in ("", None):
+        return
+    is_count = not isinstance(minutes, bool) and str(minutes).isdecimal()
+    if not is_count or not 0 <= int(minutes) <= LONGEST_WINDOW:
+        expected = f"minutes, at most {LONGEST_WINDOW}; empty starts at once"
+        problem = FieldProblem(f"payload.{REJECT_MINUTES}", "no minutes", expected)
+        raise Invalid("This is no time to reject it in.", fields=(problem,))
 
 
 def find_profile(slug: Any, workspace: Workspace) -> AgentProfile:
@@ -144,8 +168,9 @@ PLANNED = Planned(
         ("profile", "Agent"),
         ("text", "What to ask"),
         ("deliverTo", "Chat that is told the answer (account:chat)"),
+        (REJECT_MINUTES, "Minutes in which each run can be rejected; empty: none"),
     ),
-    optional=frozenset({"deliverTo"}),
+    optional=frozenset({"deliverTo", REJECT_MINUTES}),
     check=check_payload,
 )
 

@@ -5,7 +5,7 @@ messages, so a repeated call keeps its idempotency key. Sizes are bounds: UTF-8
 bytes / 4, rounded up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,25 +142,33 @@ def step_messages(
     A tool call without a finished step is left out: no vendor takes a question
     without its answer.
     """
-    journal = list(steps)
-    results = {
-        step.request["id"]: step
-        for step in journal
-        if step.kind != StepKind.MODEL and step.is_finished
-    }
     told: list[Message] = []
-    for step in journal:
-        if step.kind != StepKind.MODEL or step.state != StepState.DONE:
-            continue
+    for step, answers in _rounds(steps):
         asked = step.result.get("tool_calls", [])
-        calls = tuple(ToolCall(**each) for each in asked if each["id"] in results)
+        done = [(ToolCall(**c), a) for c, a in zip(asked, answers, strict=False)]
+        done = [(call, answer) for call, answer in done if answer.is_finished]
+        calls = tuple(call for call, _ in done)
         whole = native and len(calls) == len(asked)
         parts = step.result.get("parts") if whole else None
         if calls or step.result.get("text"):
             text = step.result.get("text", "")
             told.append(Message("assistant", text, calls, native=parts))
-        told += [_result_message(call, results[call.id], most) for call in calls]
+        told += [_result_message(call, answer, most) for call, answer in done]
     return told
+
+
+def _rounds(steps: Iterable[Step]) -> Iterator[tuple[Step, list[Step]]]:
+    """Yield each answer of a model with the steps that it asked for, in its order.
+
+    A model may give two calls one name of their own; their places tell them apart.
+    """
+    rounds: list[tuple[Step, list[Step]]] = []
+    for step in steps:
+        if step.kind == StepKind.MODEL:
+            rounds.append((step, []))
+        elif rounds and step.kind != StepKind.PLAN:
+            rounds[-1][1].append(step)
+    return ((step, done) for step, done in rounds if step.state == StepState.DONE)
 
 
 def result_labels(steps: Iterable[Step]) -> set[str]:

@@ -4,13 +4,18 @@ Invariants: every write happens inside the caller's transaction, after its fence
 was checked; a finished step is never written again.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from apps.agents.errors import PlanRefused
 from apps.agents.models import STEP, Step, StepKind, StepState, Turn
 from apps.common import clock, statements
 from apps.common.errors import Fenced
+
+#: PostgreSQL holds no U+0000, and UTF-8 no half of a surrogate pair.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +29,9 @@ class Ending:
 
 
 def storable(value: Any) -> Any:
-    """Replace U+0000, which PostgreSQL holds in neither text nor JSON."""
+    """Replace what no database holds in text: U+0000 and halves of characters."""
     if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict):
         return {storable(key): storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -66,6 +71,16 @@ class Journal:
 
     def micros(self) -> int:
         return sum(int(step.result.get("micros", 0)) for step in self.steps)
+
+    def check_plan(self, step: Step) -> None:
+        """Refuse a call whose plan was refused. Raises: PlanRefused."""
+        before = (each for each in reversed(self.steps) if each.seq < step.seq)
+        plan = next((each for each in before if each.kind == StepKind.PLAN), None)
+        if plan is None or not step.request.get("planned"):
+            return
+        if plan.state == StepState.FAILED:
+            _, _, why = str(plan.result.get("error", "")).partition(": ")
+            raise PlanRefused(why)
 
     def plan(self, wanted: list[tuple[str, dict[str, Any]]]) -> list[Step]:
         """Write down what is to be done next; nothing is started yet."""

@@ -21,6 +21,7 @@ from apps.agents.engine import (
     requests,
     routing,
     summary,
+    together,
 )
 from apps.agents.engine.context import Context, Past, assemble, load_past
 from apps.agents.engine.ending import Close, close_turn
@@ -115,18 +116,23 @@ class TurnLoop:
             step = self.journal.pending()
             if step is None:
                 raise Fenced("An open turn has nothing to do; somebody else moved it.")
-            if step.kind == StepKind.MODEL:
-                self._model_step(step)
-            elif step.kind == StepKind.ROUTE:
-                self._route_step(step)
-            elif step.kind == StepKind.HANDOFF:
-                if (parked := self._handoff_step(step)) is not None:
-                    return parked
-            else:
-                self._tool_step(step)
+            if (parked := self._carry(step)) is not None:
+                return parked
         return outcome_of(self.turn)
 
     # --- one step
+
+    def _carry(self, step: Step) -> runs_ports.Park | None:
+        """Do one step; say what to wait for, if anything."""
+        if step.kind == StepKind.HANDOFF:
+            return self._handoff_step(step)
+        carry = {
+            StepKind.MODEL: self._model_step,
+            StepKind.ROUTE: self._route_step,
+            StepKind.PLAN: self._plan_step,
+        }.get(StepKind(step.kind), self._tool_step)
+        carry(step)
+        return None
 
     def _model_step(self, step: Step) -> None:
         self.ctx.begin_step(MODEL_STEP_SECONDS)
@@ -149,6 +155,9 @@ class TurnLoop:
         calls = redaction.scrub_tree([c.as_json() for c in answer.tool_calls])
         decision = self.box.decide(calls, self.journal, self.past, context.labels)
         result["routing"] = decision.as_json()
+        if decision.goes_on:
+            asked = self.box.asked_together(step, self.ctx, calls, context.labels)
+            result |= {"together": asked} if asked else {}
         ending = Ending(StepState.DONE, result, answer.call_id)
         self._commit(step, ending, also=lambda: record(self.turn, decision))
 
@@ -162,10 +171,21 @@ class TurnLoop:
         told = routing.told(self.journal.last_routing())
         self._commit(step, Ending(StepState.DONE, {"output": told}))
 
+    def _plan_step(self, step: Step) -> None:
+        """Ask for several calls at once; they follow, each in a step of its own."""
+        self.ctx.begin_step(TOOL_STEP_SECONDS)
+        try:
+            call_id = together.ask(self.turn, step, self.ctx, self._context().labels)
+        except PolarError as error:
+            self._tool_failed(step, error)
+            return
+        self._commit(step, Ending(StepState.DONE, {}, call_id))
+
     def _tool_step(self, step: Step) -> None:
         self.ctx.begin_step(TOOL_STEP_SECONDS)
         try:
             self.box.check(step)
+            self.journal.check_plan(step)
             outcome = requests.run_tool(
                 self.turn, step, self.ctx, self._context().labels
             )
@@ -292,7 +312,7 @@ class TurnLoop:
         said = self.journal.last_model()
         newest = self.journal.steps[-1] if self.journal.steps else None
         if said is not None and said is newest:
-            if (end := self._end_of(said)) is not None:
+            if (end := _end_of(said, self.box, self.journal)) is not None:
                 return self._close(end)
             return self._plan_tools(said)
         if self.journal.count(StepKind.MODEL) >= self.turn.profile.max_turns:
@@ -300,27 +320,14 @@ class TurnLoop:
         lanes.plan_call(self.turn, self.journal)
         return lambda: reach("step.model.planned")
 
-    def _end_of(self, said: Step) -> Close | None:
-        """Say how an answer ends the turn; None when it asks for more."""
-        result, routed = said.result, said.result.get("routing", {})
-        if routed.get("decided") == routing.CLARIFY:
-            return Close(TurnState.ANSWERED, routed["question"])
-        calls = result["tool_calls"]
-        answers = routed.get("decided") == routing.RESPOND and bool(result["text"])
-        if calls and not (answers and not self.box.effects(calls)):
-            return None
-        if result.get("finish") in CUT_SHORT:
-            return _cut_short(self.journal, "max_output_tokens")
-        return Close(TurnState.ANSWERED, result["text"])
-
     def _plan_tools(self, said: Step) -> Callable[[], None]:
-        calls = said.result["tool_calls"]
-        used = self.journal.count(StepKind.TOOL)
-        if used + len(self.box.effects(calls)) > self.turn.profile.max_tool_calls:
+        wanted = self.box.effects(said.result["tool_calls"])
+        if (
+            self.journal.count(StepKind.TOOL) + len(wanted)
+            > self.turn.profile.max_tool_calls
+        ):
             return self._close(_cut_short(self.journal, "max_tool_calls"))
-        vetoes = said.result.get("routing", {}).get("vetoes", [])
-        wanted = [self.box.request_of(call, vetoes) for call in calls]
-        steps = self.journal.plan([(self.box.kind(call), call) for call in wanted])
+        steps = self.journal.plan(self.box.steps_of(said.result))
         self.journal.start(steps[0])
         return lambda: reach("step.tool.planned")
 
@@ -333,6 +340,20 @@ class TurnLoop:
 
     def _context(self) -> Context:
         return assemble(self.turn, self.journal.steps, self.past)
+
+
+def _end_of(said: Step, box: Toolbox, journal: Journal) -> Close | None:
+    """Say how an answer ends the turn; None when it asks for more."""
+    result, routed = said.result, said.result.get("routing", {})
+    if routed.get("decided") == routing.CLARIFY:
+        return Close(TurnState.ANSWERED, routed["question"])
+    calls = result["tool_calls"]
+    answers = routed.get("decided") == routing.RESPOND and bool(result["text"])
+    if calls and not (answers and not box.effects(calls)):
+        return None
+    if result.get("finish") in CUT_SHORT:
+        return _cut_short(journal, "max_output_tokens")
+    return Close(TurnState.ANSWERED, result["text"])
 
 
 def _cut_short(journal: Journal, reason: str, came_back: str = "") -> Close:

@@ -5,12 +5,13 @@ Invariant: what `narrow` returns is covered by both of its arguments.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
 from django.db.models import Sum
 
-from apps.agents.models import Handoff, HandoffState, Turn
+from apps.agents.models import Handoff, HandoffState, SafetyMode, Turn
 from apps.gateway.models import Call
 
 _ABOVE = """
@@ -19,7 +20,7 @@ _ABOVE = """
         UNION ALL
         SELECT turn.parent_id, turn.profile_id, above.steps + 1
           FROM agents_turn turn JOIN above ON turn.id = above.parent_id)
-    SELECT profile.slug
+    SELECT profile.slug, profile.safety_mode
       FROM above JOIN agents_agentprofile profile ON profile.id = above.profile_id
      ORDER BY above.steps
 """
@@ -69,12 +70,22 @@ def left_of(turn: Turn) -> int | None:
     return turn.budget_micros - int(spent or 0) - gone
 
 
-def ancestors_of(turn: Turn) -> tuple[str, ...]:
-    """Name the agents that handed this turn down, nearest first."""
+@dataclass(frozen=True, slots=True)
+class Above:
+    """The agents that handed a turn down, nearest first, and whether one is strict."""
+
+    agents: tuple[str, ...] = ()
+    is_strict: bool = False
+
+
+def above_of(turn: Turn) -> Above:
+    """Say who handed this turn down."""
     if turn.parent_id is None:
-        return ()
+        return Above()
     above: Any = turn.parent_id
     key = above if connection.features.has_native_uuid_field else above.hex
     with connection.cursor() as cursor:
         cursor.execute(_ABOVE, [key])
-        return tuple(slug for (slug,) in cursor.fetchall())
+        rows = cursor.fetchall()
+    is_strict = any(mode == SafetyMode.STRICT for _, mode in rows)
+    return Above(tuple(slug for slug, _ in rows), is_strict)

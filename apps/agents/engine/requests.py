@@ -1,8 +1,8 @@
 """The turn loop's words put into those of providers, extensions and the gateway."""
 
 from apps.agents.engine.context import Context
-from apps.agents.engine.reach import ancestors_of, left_of, scope_of
-from apps.agents.models import Step, Turn
+from apps.agents.engine.reach import above_of, left_of, scope_of
+from apps.agents.models import SafetyMode, Step, Turn
 from apps.common import tracing
 from apps.extensions import services as extensions
 from apps.gateway.ports import Lineage
@@ -19,6 +19,8 @@ def lineage(turn: Turn, step: Step, ctx: RunContext) -> Lineage:
     The idempotency key is derived from run, seq, capability and arguments, so a
     resumed step meets its own call again.
     """
+    above = above_of(turn)
+    is_strict = turn.profile.safety_mode == SafetyMode.STRICT
     return Lineage(
         run_id=turn.run_id,
         turn_id=turn.id,
@@ -31,8 +33,9 @@ def lineage(turn: Turn, step: Step, ctx: RunContext) -> Lineage:
         seq=str(step.seq),
         trace_id=turn.trace_id,
         allowance_micros=left_of(turn),
-        ancestors=ancestors_of(turn),
+        ancestors=above.agents,
         answers_later=bool(turn.reply_run_kind),
+        is_strict=is_strict or above.is_strict,
     )
 
 

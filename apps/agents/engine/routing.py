@@ -114,6 +114,11 @@ class Decision:
     question: str = ""
     proposal: Proposal | None = field(default=None, repr=False)
 
+    @property
+    def goes_on(self) -> bool:
+        """Tell whether what was asked for is carried out now."""
+        return self.decided != CLARIFY and "plan_first" not in self.vetoes
+
     def as_json(self) -> dict[str, Any]:
         """Shape: what is worth keeping, as JSON."""
         told: dict[str, Any] = {"proposed": self.proposed, "decided": self.decided}

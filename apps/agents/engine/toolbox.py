@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from apps.agents.engine import handoffs, proposal, requests, routing
+from apps.agents.engine import handoffs, proposal, requests, routing, together
 from apps.agents.engine.context import Past
 from apps.agents.engine.journal import Journal
 from apps.agents.errors import RouteVetoed, ToolCallInvalid
 from apps.agents.models import Step, StepKind, Turn
 from apps.audit import services as audit
 from apps.gateway.ports import UNTRUSTED
-from apps.providers.ports import Tool
+from apps.providers.ports import NOT_JSON, Tool
 from apps.runs.models import Trigger
+from apps.runs.ports import RunContext
 
 #: Behind these stands a person who can be asked something.
 PERSONAL = frozenset({Trigger.MESSAGE, Trigger.API})
@@ -57,7 +58,8 @@ class Toolbox:
             raise ToolCallInvalid(
                 f"There is no tool {step.request['name']!r}; offered: {offered}."
             )
-        if not isinstance(step.request["arguments"], dict):
+        arguments = step.request["arguments"]
+        if not isinstance(arguments, dict) or set(arguments) == {NOT_JSON}:
             raise ToolCallInvalid("Tool arguments must be a JSON object.")
 
     def effects(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -97,6 +99,30 @@ class Toolbox:
         return routing.Wanted(
             spec.title or name, False, spec.risk_level, spec.data_egress
         )
+
+    def asked_together(
+        self,
+        step: Step,
+        ctx: RunContext,
+        calls: list[dict[str, Any]],
+        labels: frozenset[str],
+    ) -> list[int]:
+        """Say which of an answer's calls a person is asked of at once."""
+        if len(calls) < together.FEWEST:
+            return []
+        line = requests.lineage(self.turn, step, ctx)
+        return together.places(self.turn, line, calls, self.tools, labels)
+
+    def steps_of(self, said: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """What one answer asks for, step by step; what asks a person, asked first."""
+        vetoes = said.get("routing", {}).get("vetoes", [])
+        wanted = [self.request_of(call, vetoes) for call in said["tool_calls"]]
+        steps = [(self.kind(call), call) for call in wanted]
+        if asked := [wanted[place] for place in said.get("together", [])]:
+            for call in asked:
+                call["planned"] = True
+            steps.insert(0, (StepKind.PLAN, together.request_of(asked)))
+        return steps
 
     def request_of(self, call: dict[str, Any], vetoes: list[str]) -> dict[str, Any]:
         """Write down what a step is to do, and whether it may."""

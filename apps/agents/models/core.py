@@ -36,7 +36,9 @@ DEFAULT_PROFILE = "primary"
 
 
 class SafetyMode(models.TextChoices):
-    """How much an agent may do before a person is asked."""
+    """How much an agent may do before a person is asked: strict asks before each
+    change and before anything is sent, whatever was granted, and binds the agents
+    that it hands work to."""
 
     STANDARD = "standard"
     STRICT = "strict"
@@ -62,6 +64,7 @@ class StepKind(models.TextChoices):
     TOOL = "tool"
     HANDOFF = "handoff"
     ROUTE = "route"
+    PLAN = "plan"
 
 
 class StepState(models.TextChoices):

@@ -13,7 +13,7 @@ from uuid import UUID
 import mcp_types as types
 from mcp import Client, MCPError
 
-from apps.common import clock
+from apps.common import canonical, clock
 from apps.common.errors import PolarError
 from apps.extensions.adapters import mcp_wires, sandbox
 from apps.extensions.errors import (
@@ -34,6 +34,8 @@ GRACE_SECONDS = 2.0
 #: More pages or tools than this are an attack.
 MOST_PAGES = 50
 MOST_TOOLS = 500
+#: Not a schema: an extension that serves it is refused, or quarantined.
+TOO_DEEP: Json = {"type": f"nested deeper than {canonical.MOST_LEVELS} levels"}
 #: A server's processor time, over its whole life. Units: seconds.
 CPU_SECONDS = 3600
 
@@ -298,14 +300,19 @@ def _offer(tool: types.Tool) -> Offer:
         name=tool.name,
         title=tool.title or "",
         description=tool.description or "",
-        input_schema=tool.input_schema,
-        output_schema=tool.output_schema or {},
-        annotations=(
+        input_schema=_bounded(tool.input_schema),
+        output_schema=_bounded(tool.output_schema or {}),
+        annotations=_bounded(
             annotations.model_dump(mode="json", by_alias=True, exclude_none=True)
             if annotations
             else {}
         ),
     )
+
+
+def _bounded(said: Json) -> Json:
+    """Put in the place of what nobody walks to its bottom what no review accepts."""
+    return said if canonical.depth_of(said) <= canonical.MOST_LEVELS else TOO_DEEP
 
 
 def _output(target: Target, answer: types.CallToolResult) -> Any:

@@ -44,8 +44,13 @@ SCRIPT_INPUT: Json = {
             "type": "array",
             "items": {"type": "string", "maxLength": 4096},
             "maxItems": 64,
+            "description": "Its command line, where others on the host may read it.",
         },
-        "stdin": {"type": "string", "maxLength": 262_144},
+        "stdin": {
+            "type": "string",
+            "maxLength": 262_144,
+            "description": "What it reads; without it, all of this as JSON.",
+        },
     },
     "additionalProperties": False,
 }

@@ -10,12 +10,13 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from apps.common import shapes
 from apps.extensions.models import Capability
 from apps.gateway.ports import Json
 
 from . import drafts
 
-#: Longer descriptions are cut where a model reads them.
+#: Longer descriptions are worth a look; a model reads `queries.LONGEST_TOLD` of them.
 LONG_DESCRIPTION = 2_000
 _RANK = {"unknown": 3, "destructive": 2, "write": 1, "read": 0}
 _INVISIBLE = {"Cf", "Cc", "Co", "Cn", "Cs"}
@@ -130,6 +131,8 @@ def _tricks(manifest: Json) -> Iterable[str]:
             yield f"{name} hides characters in its text: {shown}"
         if len(each["description"]) > LONG_DESCRIPTION:
             yield f"{name} has a description of {len(each['description'])} characters"
+        for pattern in shapes.unchecked([each["inputSchema"], each["outputSchema"]]):
+            yield f"{name} has a pattern that Polar leaves to it: {pattern[:80]}"
     for left in manifest.get("notRun", ()):
         yield f"{left['name']} is not run: {left['why']}"
 

@@ -8,11 +8,11 @@ import re
 from functools import lru_cache
 
 from apps.common import canonical
+from apps.common.shapes import schema_problem
 from apps.extensions import ports
 from apps.extensions.errors import PackageRefused
 from apps.extensions.models import Capability, Extension
 from apps.extensions.ports import NativeTool, native_tools
-from apps.gateway.policies import schema_problem
 from apps.gateway.ports import Json
 
 from . import drafts
@@ -74,6 +74,8 @@ FIELDS = {
     "riskReason": "risk_reason",
 }
 MOST_CAPABILITIES = 500
+#: A manifest and a schema that lies in it.
+MOST_LEVELS = canonical.MOST_LEVELS + 16
 
 
 def manifest_of(row: Extension) -> Json:
@@ -103,8 +105,12 @@ def manifest_of(row: Extension) -> Json:
 
 def check(manifest: Json) -> None:
     """Refuse what no person should have to read. Raises: PackageRefused."""
+    if canonical.depth_of(manifest, MOST_LEVELS) > MOST_LEVELS:
+        raise PackageRefused(f"It is nested deeper than {MOST_LEVELS} levels.")
     drafts.check(manifest["grants"], drafts.GRANTS_SCHEMA, "grants")
     drafts.check(manifest["limits"], drafts.LIMITS_SCHEMA, "limits")
+    if not canonical.is_storable(manifest):
+        raise PackageRefused("Its words hold U+0000 or half a character.")
     found = manifest["capabilities"]
     if len(found) > MOST_CAPABILITIES:
         raise PackageRefused(f"{len(found)} capabilities; {MOST_CAPABILITIES} at most.")
@@ -156,15 +162,15 @@ def with_served(manifest: Json, part: str, served: ports.Definition) -> Json:
     fresh = [
         _offered(offer, f"{prefix}{offer.name}", part, known) for offer in served.offers
     ]
+    found = {**manifest, "capabilities": [*others, *fresh]}
+    check(found | {"server": served.server})
     parts = [
         {**each, "served": served.digest, "server": served.server}
         if each["name"] == part
         else each
         for each in manifest["parts"]
     ]
-    found = {**manifest, "parts": parts, "capabilities": [*others, *fresh]}
-    check(found)
-    return found
+    return {**found, "parts": parts}
 
 
 def _offered(offer: ports.Offer, name: str, part: str, known: dict[str, Json]) -> Json:

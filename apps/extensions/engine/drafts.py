@@ -16,8 +16,8 @@ from typing import Any
 
 from apps.common import canonical
 from apps.common.errors import FieldProblem, Invalid
+from apps.common.shapes import problems_of
 from apps.extensions.errors import PackageRefused
-from apps.gateway.policies import problems_of
 from apps.gateway.ports import EffectClass, Json
 
 RISKS = ("riskLevel", "sideEffects", "dataEgress")

@@ -7,8 +7,8 @@ Invariant: a scope only ever gets narrower.
 from typing import Any
 
 from apps.common.errors import FieldProblem
+from apps.common.shapes import problems_of
 from apps.extensions.models import ExtensionType, Trust
-from apps.gateway.policies import problems_of
 from apps.gateway.ports import Json
 
 SCHEMA_ID = "extension.gateway.execute.request"

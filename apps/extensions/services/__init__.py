@@ -38,4 +38,5 @@ from .stopping import revoke_extension as revoke_extension
 from .stopping import stop_extension as stop_extension
 from .tools import ToolCallRequest as ToolCallRequest
 from .tools import execute_tool as execute_tool
+from .tools import foresee as foresee
 from .tools import run_tool as run_tool

@@ -26,6 +26,7 @@ from apps.common.errors import (
     PolarError,
     RateLimited,
 )
+from apps.common.shapes import problems_of
 from apps.extensions import ports, queries
 from apps.extensions.engine import requests
 from apps.extensions.errors import (
@@ -37,7 +38,6 @@ from apps.extensions.errors import (
 from apps.extensions.models import Capability, Extension, Lifecycle
 from apps.gateway import queries as gateway_queries
 from apps.gateway.errors import CapabilityDenied
-from apps.gateway.policies import problems_of
 from apps.gateway.ports import Json, Lineage
 
 from .tools import ToolCallRequest, run_tool

@@ -26,6 +26,7 @@ from apps.gateway.ports import (
     Json,
     Lineage,
     Permit,
+    PlannedStep,
     Result,
     TrustFacts,
 )
@@ -92,6 +93,29 @@ def run_tool(*, request: ToolCallRequest) -> Outcome:
     return replace(outcome, labels=sources.labels_of(capability))
 
 
+def foresee(*, requests: list[ToolCallRequest]) -> list[PlannedStep | None]:
+    """Say of each call what a person would be asked of, and may answer together.
+
+    Shape: None where nobody would be asked, or a call needs its own answer.
+    """
+    found = [_foreseen(request) for request in requests]
+    known = [call for call in found if call is not None]
+    asks = dict(zip(map(id, known), gateway.foresee(known), strict=True))
+    return [
+        PlannedStep(call.capability, call.arguments, call.risk)
+        if call is not None and asks[id(call)]
+        else None
+        for call in found
+    ]
+
+
+def _foreseen(request: ToolCallRequest) -> CallRequest | None:
+    capability = find_tool(request.alias)
+    if capability is None or not isinstance(request.arguments, dict):
+        return None
+    return _call_of(request, capability)
+
+
 def _get_capability(alias: str) -> Capability:
     found = find_tool(alias)
     if found is None or found.extension.lifecycle == Lifecycle.REMOVED:
@@ -129,6 +153,7 @@ def _call_of(request: ToolCallRequest, capability: Capability) -> CallRequest:
         needs_secret=sources.needs_secret(row),
         max_output_bytes=sources.limits_of(row).output_bytes,
         bulk_threshold=capability.bulk_threshold,
+        preview=_rehearsing(capability, request),
     )
 
 
@@ -136,6 +161,24 @@ def _is_inside(capability: Capability) -> bool:
     """Code of this house that writes rows of this store, and nothing else."""
     is_native = ports.native_tools.find(capability.name) is not None
     return is_native and capability.effect_class == EffectClass.INTERNAL
+
+
+def _rehearsing(
+    capability: Capability, request: ToolCallRequest
+) -> Callable[[], Json] | None:
+    """How a call can be tried out before a person decides, where it can be."""
+    parts = {each["name"]: each["transport"] for each in capability.extension.parts}
+    transport = parts.get(capability.part)
+    runtime: object = ports.find_runtime(transport) if transport else None
+    if not isinstance(runtime, ports.Rehearsing):
+        return None
+
+    def rehearse() -> Json:
+        target = sources.target_of(capability, request.scope)
+        return {"said": tries.rehearse(target, request.arguments)}
+
+    tries = runtime
+    return rehearse
 
 
 def _performing(

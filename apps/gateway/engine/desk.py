@@ -29,6 +29,7 @@ WHY = {
     "bulk": "it reaches many targets at once",
     "plan": "it is a plan of several steps",
     "reject_window": "it starts by itself unless rejected",
+    "strict": "its agent asks before every change",
 }
 MOST_CALLS = 200
 #: Longer arguments are decided on a page of their own, which shows all of them.

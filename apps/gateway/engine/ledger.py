@@ -59,7 +59,7 @@ def key_of(request: CallRequest, args_digest: str) -> str:
 
 def new_row(request: CallRequest) -> Call:
     """Make the row of a call, not yet saved."""
-    text = canonical.arguments(redaction.scrub_tree(request.arguments))
+    scrubbed = canonical.arguments(redaction.scrub_tree(request.arguments))
     digest = canonical.digest(canonical.arguments(request.arguments))
     lineage = request.lineage
     return Call(
@@ -70,7 +70,7 @@ def new_row(request: CallRequest) -> Call:
         state=CallState.REQUESTED,
         effect_class=request.effect_class,
         args_digest=digest,
-        arguments=text,
+        arguments=canonical.storable(scrubbed),
         run_id=lineage.run_id,
         turn_id=lineage.turn_id,
         step_id=lineage.step_id,

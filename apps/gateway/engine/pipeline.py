@@ -17,13 +17,13 @@ from apps.audit import services as audit
 from apps.audit.errors import StoreInDoubt
 from apps.common import canonical, clock, failpoints, ids, redaction, statements
 from apps.common.errors import ApprovalRequired, Conflict, Fenced, Invalid, PolarError
+from apps.common.shapes import problems_of
 from apps.gateway.errors import OutputBroken
 from apps.gateway.models import (
     Call,
     CallState,
     Reservation,
 )
-from apps.gateway.policies import problems_of
 from apps.gateway.ports import CallRequest, Outcome, Permit, Usage
 
 from . import asking, ledger, locks
@@ -31,6 +31,8 @@ from .decision import Decision
 from .sight import Sight, see
 from .stages import DECIDE, halt, trust
 
+#: Of an answer; what a model or a tool wraps its own JSON in counts as well.
+MOST_LEVELS = 2 * canonical.MOST_LEVELS
 #: What deciding a call again may change on its row.
 DECIDED_FIELDS = (
     "stage",
@@ -274,6 +276,7 @@ def _perform(call: Call, request: CallRequest, permit: Permit) -> Outcome:
     result = request.perform(permit)
     if not permit.is_spent:
         raise OutputBroken("The adapter answered without spending its permit.")
+    _check_depth(result.output)
     output = _check_output(request, redaction.scrub_tree(result.output))
     return Outcome(
         call.id,
@@ -288,12 +291,24 @@ def _ran_open(call: Call) -> bool:
     return bool(call.facts.get("isolation") == trust.DEGRADED)
 
 
+def _check_depth(output: Any) -> None:
+    """Before anything walks down an answer, see that it has a bottom."""
+    if canonical.depth_of(output, MOST_LEVELS) > MOST_LEVELS:
+        raise OutputBroken(
+            f"The answer is nested deeper than {MOST_LEVELS} levels.", permanent=True
+        )
+
+
 def _check_output(request: CallRequest, output: Any) -> Any:
     """Output contract: JSON, within its size, as the capability promised."""
     try:
-        size = len(canonical.arguments(output).encode("utf-8", "surrogatepass"))
+        size = len(canonical.arguments(output).encode())
     except Invalid as error:
         raise OutputBroken(error.detail, permanent=True) from error
+    except UnicodeEncodeError as error:
+        raise OutputBroken("The answer holds half a character.", permanent=True) from (
+            error
+        )
     if size > request.max_output_bytes:
         raise OutputBroken(
             f"The answer has {size} bytes; the limit is {request.max_output_bytes}.",

@@ -21,10 +21,12 @@ TARGET_NAMES = frozenset(
 )
 #: From this many targets on a person is asked, unless the capability says other.
 BULK = 50
-#: Asks that no standing grant answers: each needs its own decision.
+#: Asks that need their own decision, whatever was granted or planned.
 OWN_DECISION = frozenset(
     {"destructive", "label_conflict", "bulk", "plan", "reject_window"}
 )
+#: Asks by its agent's mode: an approved plan answers it, a standing grant does not.
+STRICT = "strict"
 
 
 def risk_asks(risk: Json) -> list[str]:
@@ -53,9 +55,21 @@ def writes(risk: Json) -> bool:
     return risk.get("riskLevel") != "read" or risk.get("sideEffects") != "none"
 
 
+def strict_asks(kind: str, risk: Json) -> list[str]:
+    """Name what a strict agent's call asks for: a tool that changes anything, or
+    that sends."""
+    changes = writes(risk) or risk.get("dataEgress") == "network"
+    return [STRICT] if kind == "tool" and changes else []
+
+
+def is_plannable(asks: list[str]) -> bool:
+    """Tell whether the approval of a plan may answer these."""
+    return not OWN_DECISION & set(asks)
+
+
 def is_grantable(asks: list[str]) -> bool:
     """Tell whether a standing grant may answer these."""
-    return not OWN_DECISION & set(asks)
+    return is_plannable(asks) and STRICT not in asks
 
 
 def targets_of(arguments: Any) -> list[str]:

@@ -25,6 +25,8 @@ ALLOWED, ASKS, DENIED, CANNOT_TELL = "allowed", "asks", "denied", "cannot tell"
 MOST_CALLS = 10_000
 MOST_SHOWN = 100
 LEVELS = ("read", "write", "destructive")
+#: Asks that come from elsewhere than the risk.
+KEPT_ASKS = frozenset({"plan", "reject_window", rules.STRICT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,7 @@ class Judge:
         risk = facts.get("risk", {})
         if self.change.risk_of == call.capability:
             risk = {**risk, **self.change.risk}
-        kept = [a for a in recorded or [] if a in ("plan", "reject_window")]
+        kept = [a for a in recorded or [] if a in KEPT_ASKS]
         asks = rules.risk_asks(risk) + kept
         labels = set(facts.get("labels", []))
         if rules.three_legs(call.kind, risk, labels):

@@ -17,7 +17,8 @@ def window_start(budget: Budget, now: datetime) -> datetime | None:
     local = now.astimezone(ZoneInfo(budget.timezone))
     if budget.window == BudgetWindow.HOUR:
         return local.replace(minute=0, second=0, microsecond=0)
-    day = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    # Where midnight comes twice, the day begins with the first.
+    day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if budget.window == BudgetWindow.DAY:
         return day
     if budget.window == BudgetWindow.WEEK:
@@ -31,7 +32,9 @@ def resets_at(budget: Budget, now: datetime) -> datetime | None:
     if start is None:
         return None
     if budget.window == BudgetWindow.HOUR:
-        return (start.astimezone(UTC) + timedelta(hours=1)).astimezone(start.tzinfo)
+        ends = start.astimezone(UTC) + timedelta(hours=1)
+        # An hour of which a part comes twice is longer.
+        return max(ends, now.astimezone(UTC)).astimezone(start.tzinfo)
     days = {BudgetWindow.DAY: 1, BudgetWindow.WEEK: 7, BudgetWindow.MONTH: 32}
     ahead = start + timedelta(days=days[BudgetWindow(budget.window)])
     return ahead.replace(day=1) if budget.window == BudgetWindow.MONTH else ahead

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from apps.access.models import Principal
-from apps.gateway.engine import leftover, lost, pipeline
+from apps.gateway.engine import foresight, leftover, lost, pipeline
 from apps.gateway.models import Call
 from apps.gateway.ports import CallRequest, Outcome
 from apps.gateway.services.approvals import (
@@ -38,6 +38,7 @@ __all__ = [
     "call",
     "decide_approval",
     "decide_together",
+    "foresee",
     "halt",
     "hold_lost_effects",
     "hold_starts",
@@ -64,6 +65,14 @@ def call(request: CallRequest) -> Outcome:
     Source: docs/decisions/0008-one-pipeline.md
     """
     return pipeline.run(request)
+
+
+def foresee(requests: Iterable[CallRequest]) -> list[bool]:
+    """Say of each call whether it would ask a person who may answer it with others.
+
+    Writes nothing; the calls are decided, one by one, when they are made.
+    """
+    return [foresight.asks_in_a_plan(request) for request in requests]
 
 
 def hold_lost_effects(*, by: Principal, bodies: Iterable[str]) -> list[Call]:

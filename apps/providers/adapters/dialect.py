@@ -51,6 +51,6 @@ def _whole(said: str, offered: list[str]) -> str:
         return said
     for name in offered:
         times, rest = divmod(len(said), len(name))
-        if not rest and said == name * times:
+        if times and not rest and said == name * times:
             return name
     return said

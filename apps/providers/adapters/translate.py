@@ -22,7 +22,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
-from apps.providers.adapters import dialect
+from apps.providers.adapters import dialect, tidying
 from apps.providers.ports import (
     CUT,
     Answer,
@@ -101,12 +101,11 @@ def answer(
     response: ModelResponse, call: ModelCall, ttft_ms: int, tokens_out: int
 ) -> Answer:
     """Read the library's response; `tokens_out` stands in for missing usage."""
-    response = dialect.with_whole_names(response, call.tools)
+    usage = tidying.usage_of(response.usage)
+    response = tidying.tidy(dialect.with_whole_names(response, call.tools), call)
     text = "".join(p.content for p in response.parts if isinstance(p, TextPart))
     calls = tuple(_tool_calls(response))
-    use = response.usage
-    usage = TokenUsage(use.input_tokens, use.output_tokens, use.cache_read_tokens)
-    if not use.input_tokens and not use.output_tokens:
+    if usage is None:
         sent = counted(call, text).tokens_in
         usage = TokenUsage(sent, max(tokens_out, 1), counted=True)
     (parts,) = ModelMessagesTypeAdapter.dump_python([response], mode="json")
@@ -128,7 +127,8 @@ def cut(
     Nobody reported what it took: the output is what was counted, and a tool call
     of which half is missing is left out.
     """
-    text = "".join(p.content for p in response.parts if isinstance(p, TextPart))
+    said = "".join(p.content for p in response.parts if isinstance(p, TextPart))
+    text = tidying.whole(said)
     usage = counted(call, text)
     return Answer(
         text=text,
@@ -147,7 +147,5 @@ def counted(call: ModelCall, text: str) -> TokenUsage:
 def _tool_calls(response: ModelResponse) -> Iterator[ToolCall]:
     for part in response.parts:
         if isinstance(part, ToolCallPart):
-            # Arguments that are not JSON stay visible: the tool's schema refuses
-            # them and the model is shown why.
-            arguments = part.args_as_dict(raise_if_invalid=False)
+            arguments = tidying.arguments_of(part)
             yield ToolCall(part.tool_call_id, part.tool_name, arguments)

@@ -32,14 +32,7 @@ def check(decision: Decision) -> str:
     UPDATE.   Raises: ApprovalRequired when nobody has decided; CapabilityDenied
     when somebody rejected it, the question expired, or nobody here may answer it.
     """
-    request = decision.request
-    reasons = [*decision.asks, *rules.risk_asks(request.risk.as_dict())]
-    if request.plan:
-        reasons.append("plan")
-    if request.reject_window is not None:
-        reasons.append("reject_window")
-    reasons += _bulk(decision)
-    decision.facts["asks"] = reasons
+    reasons = decision.facts["asks"] = _reasons(decision)
     if not reasons:
         return "not needed"
     if rules.is_grantable(reasons):
@@ -48,6 +41,28 @@ def check(decision: Decision) -> str:
             decision.facts["grant"] = str(grant.id)
             return f"grant: {grant.reason}"
     return _by_plan(decision) or _by_approval(decision)
+
+
+def may_be_planned(decision: Decision) -> bool:
+    """Tell whether this call would ask a person, and one approval of a plan would
+    do for it. Writes nothing."""
+    reasons = _reasons(decision)
+    if not reasons or not rules.is_plannable(reasons):
+        return False
+    return not rules.is_grantable(reasons) or find_grant(decision) is None
+
+
+def _reasons(decision: Decision) -> list[str]:
+    request = decision.request
+    risk = request.risk.as_dict()
+    reasons = [*decision.asks, *rules.risk_asks(risk)]
+    if request.lineage.is_strict:
+        reasons += rules.strict_asks(request.kind, risk)
+    if request.plan:
+        reasons.append("plan")
+    if request.reject_window is not None:
+        reasons.append("reject_window")
+    return reasons + _bulk(decision)
 
 
 def binding_of(decision: Decision) -> str:
@@ -117,7 +132,7 @@ def _by_plan(decision: Decision) -> str:
     this call. Destructive actions, bulk and label conflicts ask for themselves."""
     request, asks = decision.request, decision.facts["asks"]
     lineage = request.lineage
-    if lineage.turn_id is None or not rules.is_grantable(asks):
+    if lineage.turn_id is None or not rules.is_plannable(asks):
         return ""
     steps = PlanStep.objects.filter(
         approval__state=ApprovalState.USED,

@@ -3,19 +3,18 @@
 import logging
 from typing import Any
 
+from apps.common import canonical
 from apps.common.errors import FieldProblem
+from apps.common.shapes import problems_of
 from apps.gateway.engine.decision import Decision
 from apps.gateway.errors import ContractBroken
 from apps.gateway.models import Strictness
-from apps.gateway.policies import problems_of
 from apps.gateway.ports import CallKind, contracts
 
 from .constraint import texts
 
 logger = logging.getLogger(__name__)
 
-#: Deeper JSON is an attack, not an argument.
-MOST_LEVELS = 64
 #: More problems than a person reads at once.
 MOST_PROBLEMS = 20
 
@@ -43,12 +42,11 @@ def check(decision: Decision) -> str:
 
 def _problems(decision: Decision) -> list[FieldProblem]:
     request = decision.request
-    if depth_of(request.arguments) > MOST_LEVELS:
-        return [FieldProblem("$", "too deeply nested", f"≤ {MOST_LEVELS} levels")]
-    if request.kind == CallKind.TOOL:
-        nul = [path for path, _, text in texts(request.arguments, "") if "\0" in text]
-        if nul:
-            return [FieldProblem(nul[0], "holds U+0000", "text without it")]
+    if canonical.depth_of(request.arguments) > canonical.MOST_LEVELS:
+        levels = f"≤ {canonical.MOST_LEVELS} levels"
+        return [FieldProblem("$", "too deeply nested", levels)]
+    if request.kind == CallKind.TOOL and (broken := _broken_text(request.arguments)):
+        return [broken]
     registered = contracts.find(request.kind)
     if registered is None:
         if decision.setting.strictness == Strictness.HARDENED:
@@ -63,25 +61,18 @@ def _problems(decision: Decision) -> list[FieldProblem]:
     return found
 
 
+def _broken_text(arguments: Any) -> FieldProblem | None:
+    for path, _, text in texts(arguments, ""):
+        if "\0" in text:
+            return FieldProblem(path, "holds U+0000", "text without it")
+        if canonical.has_half(text):
+            return FieldProblem(path, "holds half a character", "whole text")
+    return None
+
+
 def close(schema: dict[str, Any], hardened: bool) -> dict[str, Any]:
     """Under `hardened` an object that names its fields allows no others."""
     names_fields = schema.get("type") == "object" and "properties" in schema
     if hardened and names_fields and "additionalProperties" not in schema:
         return {**schema, "additionalProperties": False}
     return schema
-
-
-def depth_of(value: Any) -> int:
-    """Count levels of nesting without recursing."""
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        if deepest > MOST_LEVELS:
-            return deepest
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return deepest
