@@ -40,6 +40,7 @@ from apps.common.middleware import (
     problem,
     store_problem,
 )
+from apps.common.schemas import NO_STORE
 from apps.extensions.api import router as extensions
 from apps.gateway.api import router as gateway
 from apps.providers.api import router as providers
@@ -158,7 +159,7 @@ def _keep(row: KeyedAnswer, response: HttpResponse) -> None:
         status=response.status_code,
         content_type=response.get("Content-Type", ""),
         body=response.content.decode(),
-        is_kept=response.get("Cache-Control", "") != "no-store",
+        is_kept=response.get("Cache-Control", "") != NO_STORE,
     )
 
 

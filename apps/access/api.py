@@ -24,7 +24,7 @@ from apps.access.schemas import (
 )
 from apps.access.services import factors
 from apps.common.errors import Invalid, NotFound
-from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.schemas import PROBLEMS, Cursor, cut, keep_nowhere
 
 router = Router(tags=["access"], by_alias=True)
 
@@ -101,8 +101,7 @@ def create_token(
         held=auth.scopes,
         expires_at=ends,
     )
-    # Shown once: neither a cache nor the Idempotency-Key may keep it.
-    response["Cache-Control"] = "no-store"
+    keep_nowhere(response)
     shown = TokenOut.from_orm(row).model_dump()
     return Status(201, {**shown, "token": raw})
 

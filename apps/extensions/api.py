@@ -12,7 +12,7 @@ from ninja import Router
 from apps.access.policies import caller
 from apps.common import canonical
 from apps.common.errors import FieldProblem, Invalid, RateLimited
-from apps.common.schemas import PROBLEMS
+from apps.common.schemas import PROBLEMS, keep_nowhere
 
 from . import queries, services
 from .engine import packages, requests, store
@@ -179,7 +179,7 @@ def apply_extension_lifecycle(
     operation_id="connectExtension",
 )
 def connect_extension(
-    request: HttpRequest, extension_id: str, body: ConnectIn
+    request: HttpRequest, extension_id: str, body: ConnectIn, response: HttpResponse
 ) -> dict[str, Any]:
     """Begin to connect an MCP server that asks for OAuth.
 
@@ -196,6 +196,7 @@ def connect_extension(
     asked = services.connect_extension(
         by=auth.principal, extension_id=row.id, order=order
     )
+    keep_nowhere(response)  # the URL carries the state
     return {**asdict(asked), "authorization_url": asked.url}
 
 

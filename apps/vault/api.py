@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
 from apps.common.actor import Actor
-from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.schemas import PROBLEMS, Cursor, cut, keep_nowhere
 from apps.vault import policies, queries, services
 from apps.vault.schemas import (
     CountOut,
@@ -154,9 +154,12 @@ def finish(request: HttpRequest) -> list[str]:
 
 
 @router.post("/vault/kits", response={201: KitOut} | PROBLEMS, operation_id="makeKit")
-def make_kit(request: HttpRequest, body: KitIn) -> Status[dict[str, Any]]:
+def make_kit(
+    request: HttpRequest, body: KitIn, response: HttpResponse
+) -> Status[dict[str, Any]]:
     """Answers with the private part, this once; it is kept nowhere."""
     made = services.make_kit(by=_writer(request), form=body.form)
+    keep_nowhere(response)
     told = {"recipient": made.recovery.recipient, "form": body.form}
     return Status(201, told | {"lines": list(made.lines)})
 
