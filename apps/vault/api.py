@@ -14,12 +14,14 @@ from apps.vault.schemas import (
     CountOut,
     EntryOut,
     KeptIn,
+    KeyKitOut,
     KitIn,
     KitOut,
     PreviewOut,
     ProgressOut,
     ProvedOut,
     ReasonIn,
+    SecretIn,
     SecretPage,
     ValueIn,
     VaultOut,
@@ -58,6 +60,17 @@ def list_secrets(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
     return {"items": items, "next_cursor": following}
 
 
+@router.post(
+    "/vault/secrets", response={201: EntryOut} | PROBLEMS, operation_id="storeSecret"
+)
+def store_secret(request: HttpRequest, body: SecretIn) -> Status[dict[str, Any]]:
+    """Store what an extension is given, or replace it. The extension's grants name it:
+    {"secrets": {"NAME_IN_THE_EXTENSION": "orders/token"}}."""
+    by, value = _writer(request), body.value.get_secret_value()
+    told = services.store_secret(by=by, name=body.name, value=value)
+    return Status(201, asdict(told))
+
+
 @router.get(
     "/vault/checklist",
     response={200: list[EntryOut]} | PROBLEMS,
@@ -66,6 +79,16 @@ def list_secrets(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
 def checklist(request: HttpRequest, everything: bool = False) -> list[Any]:
     _reader(request)
     return [asdict(each) for each in services.checklist(everything=everything)]
+
+
+@router.post(
+    "/vault/checklist/test",
+    response={200: list[EntryOut]} | PROBLEMS,
+    operation_id="testVaultChecklist",
+)
+def test_checklist(request: HttpRequest) -> list[Any]:
+    """Try out what was entered on other pages, each where it is used."""
+    return [asdict(each) for each in services.retest_entered(by=_writer(request))]
 
 
 @router.put(
@@ -151,6 +174,24 @@ def reencrypt(request: HttpRequest, body: ReasonIn) -> Status[dict[str, Any]]:
 )
 def finish(request: HttpRequest) -> list[str]:
     return services.finish(by=_writer(request))
+
+
+@router.get(
+    "/vault/kits", response={200: list[KeyKitOut]} | PROBLEMS, operation_id="listKits"
+)
+def list_kits(request: HttpRequest) -> list[dict[str, Any]]:
+    """List the recovery kits in use, and how many secrets each opens."""
+    _reader(request)
+    counts = queries.wraps_by_recipient()
+    return [
+        {
+            "recipient": kit.recipient,
+            "form": kit.form,
+            "opens": counts.get(kit.recipient, 0),
+            "proved_at": kit.proved_at,
+        }
+        for kit in queries.kits()
+    ]
 
 
 @router.post("/vault/kits", response={201: KitOut} | PROBLEMS, operation_id="makeKit")
