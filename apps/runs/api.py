@@ -10,6 +10,7 @@ from apps.access.policies import caller
 from apps.access.queries import default_workspace, still_enters
 from apps.common.schemas import PROBLEMS, Cursor, cut
 from apps.common.scopes import needs
+from apps.common.units import whole_number
 from apps.gateway.models import Call
 from apps.runs import policies, queries, services
 from apps.runs.engine.follow import follow
@@ -71,8 +72,7 @@ def stream_run_events(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """
     auth = caller(request)
     run = queries.get_run(run_id, principal=auth.principal)
-    last = request.headers.get("Last-Event-ID", "")
-    after = int(last) if last.isdecimal() and len(last) < 18 else 0
+    after = whole_number(request.headers.get("Last-Event-ID", "")) or 0
     stream = follow(run_id=run.id, after=after, may_read=lambda: still_enters(auth))
     answer: Any = StreamingHttpResponse(stream, content_type="text/event-stream")
     answer["Cache-Control"] = "no-store"
