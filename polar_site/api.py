@@ -21,13 +21,14 @@ from ninja.utils import check_csrf
 from apps.access import queries as access
 from apps.access import services as access_services
 from apps.access.api import router as access_router
+from apps.access.errors import ScopeRequired
 from apps.access.models import KeyedAnswer
-from apps.access.policies import Authenticated
+from apps.access.policies import Authenticated, check_entry
 from apps.agents.api import router as agents
 from apps.audit.api import router as audit
 from apps.boards.api import router as boards
 from apps.channels.api import router as channels
-from apps.common import canonical, failpoints
+from apps.common import canonical, failpoints, scopes
 from apps.common.errors import (
     FieldProblem,
     Invalid,
@@ -41,6 +42,7 @@ from apps.common.middleware import (
     problem,
     store_problem,
 )
+from apps.common.schemas import NO_STORE
 from apps.extensions.api import router as extensions
 from apps.gateway.api import router as gateway
 from apps.providers.api import router as providers
@@ -50,11 +52,34 @@ from apps.vault.api import router as vault
 
 
 def authenticate(request: HttpRequest) -> Authenticated:
-    """Say who is asking: a bearer token before a session.
+    """Say who is asking, once a request: a bearer token before a session.
 
     Raises: Unauthenticated; RateLimited; ForeignOrigin for a session write without
     CSRF token.
     """
+    known: Authenticated | None = getattr(request, "polar_caller", None)
+    if known is None:
+        known = _who(request)
+        request.polar_caller = known  # type: ignore[attr-defined]
+    return known
+
+
+def enter(request: HttpRequest, scope: str, role: str) -> Authenticated:
+    """Let somebody into one operation, before anything of the body is read.
+
+    Raises: as `authenticate`; ScopeRequired, RoleRequired.
+    """
+    auth = authenticate(request)
+    check_entry(auth, scope, role)
+    return auth
+
+
+def shut(request: HttpRequest) -> Authenticated:
+    """An operation that names no scope lets nobody in."""
+    raise ScopeRequired("This operation says no scope, so it is shut.")
+
+
+def _who(request: HttpRequest) -> Authenticated:
     header = request.headers.get("Authorization", "")
     if header:
         scheme, _, raw = header.partition(" ")
@@ -159,7 +184,7 @@ def _keep(row: KeyedAnswer, response: HttpResponse) -> None:
         status=response.status_code,
         content_type=response.get("Content-Type", ""),
         body=response.content.decode(),
-        is_kept=response.get("Cache-Control", "") != "no-store",
+        is_kept=response.get("Cache-Control", "") != NO_STORE,
     )
 
 
@@ -186,12 +211,13 @@ api = NinjaAPI(
     title="Polar",
     version="1",
     description="Operator-first control plane for AI agents.",
-    auth=authenticate,
+    auth=shut,
     parser=BodyParser(),
     docs_url=None,
     openapi_url="/openapi.json",
     urls_namespace="api",
 )
+scopes.plug_enter(enter)
 for _router in (
     access_router,
     agents,

@@ -23,7 +23,8 @@ def api_page(request: HttpRequest) -> HttpResponse:
 
 @cache
 def groups() -> list[Json]:
-    """Shape: [{"tag", "operations": [{"id", "method", "path", "says", "takes"}]}]."""
+    """Shape: [{"tag", "operations": [{"id", "method", "path", "says", "scope", "role",
+    "takes"}]}]."""
     schema: Json = dict(api.get_openapi_schema())
     found: dict[str, list[Json]] = {}
     for path, methods in sorted(schema["paths"].items()):
@@ -33,6 +34,8 @@ def groups() -> list[Json]:
                 "method": method.upper(),
                 "path": path,
                 "says": operation.get("description", "").strip(),
+                "scope": operation["x-scope"],
+                "role": operation.get("x-role", ""),
                 "takes": [*_parameters(operation), *_body(schema, operation)],
             }
             found.setdefault(operation.get("tags", ["other"])[0], []).append(entry)

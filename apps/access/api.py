@@ -24,7 +24,8 @@ from apps.access.schemas import (
 )
 from apps.access.services import factors
 from apps.common.errors import Invalid, NotFound
-from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.schemas import PROBLEMS, Cursor, cut, keep_nowhere
+from apps.common.scopes import needs
 
 router = Router(tags=["access"], by_alias=True)
 
@@ -32,16 +33,18 @@ router = Router(tags=["access"], by_alias=True)
 @router.get(
     "/users", response={200: list[UserOut]} | PROBLEMS, operation_id="listUsers"
 )
+@needs("access:read")
 def list_users(request: HttpRequest) -> list[dict[str, Any]]:
-    auth = caller(request, "access:read")
+    auth = caller(request)
     home = queries.default_workspace()
     check_role(auth.principal, Role.ADMIN, home)
     return [user_facts(row) for row in queries.people_of(home)]
 
 
 @router.post("/users", response={201: UserOut} | PROBLEMS, operation_id="createUser")
+@needs("access:write")
 def create_user(request: HttpRequest, body: UserIn) -> Status[dict[str, Any]]:
-    auth = caller(request, "access:write")
+    auth = caller(request)
     home = queries.default_workspace()
     new = services.NewUser(body.username, body.password, body.role, home)
     services.create_user(by=auth.principal, new=new)
@@ -53,10 +56,11 @@ def create_user(request: HttpRequest, body: UserIn) -> Status[dict[str, Any]]:
     response={200: UserOut} | PROBLEMS,
     operation_id="updateUser",
 )
+@needs("access:write")
 def update_user(
     request: HttpRequest, username: str, body: UserChangeIn
 ) -> dict[str, Any]:
-    auth = caller(request, "access:write")
+    auth = caller(request)
     change_user(by=auth.principal, username=username, body=body)
     return _facts_of(username)
 
@@ -66,9 +70,10 @@ def update_user(
     response={200: AccessPolicyOut} | PROBLEMS,
     operation_id="setAccessPolicy",
 )
+@needs("access:write")
 def set_access_policy(request: HttpRequest, body: AccessPolicyIn) -> AccessPolicyIn:
     """Demand a second factor of approvers and administrators, or no longer."""
-    auth = caller(request, "access:write")
+    auth = caller(request)
     factors.require_second_factor(
         by=auth.principal, required=body.second_factor_required, reason=body.reason
     )
@@ -76,8 +81,9 @@ def set_access_policy(request: HttpRequest, body: AccessPolicyIn) -> AccessPolic
 
 
 @router.get("/tokens", response={200: TokenPage} | PROBLEMS, operation_id="listTokens")
+@needs("tokens:read")
 def list_tokens(request: HttpRequest, cursor: Query[Cursor]) -> dict[str, Any]:
-    auth = caller(request, "tokens:read")
+    auth = caller(request)
     page, following = cut(queries.tokens_for(auth.principal), cursor)
     return {"items": page, "next_cursor": following}
 
@@ -85,10 +91,11 @@ def list_tokens(request: HttpRequest, cursor: Query[Cursor]) -> dict[str, Any]:
 @router.post(
     "/tokens", response={201: NewTokenOut} | PROBLEMS, operation_id="createToken"
 )
+@needs("tokens:write")
 def create_token(
     request: HttpRequest, body: TokenIn, response: HttpResponse
 ) -> Status[dict[str, Any]]:
-    auth = caller(request, "tokens:write")
+    auth = caller(request)
     owner = token_owner(auth.principal, body.username)
     ends = body.expires_at
     if ends is not None and ends.tzinfo is None:
@@ -101,8 +108,7 @@ def create_token(
         held=auth.scopes,
         expires_at=ends,
     )
-    # Shown once: neither a cache nor the Idempotency-Key may keep it.
-    response["Cache-Control"] = "no-store"
+    keep_nowhere(response)
     shown = TokenOut.from_orm(row).model_dump()
     return Status(201, {**shown, "token": raw})
 
@@ -112,9 +118,10 @@ def create_token(
     response={200: TokenOut} | PROBLEMS,
     operation_id="limitToken",
 )
+@needs("tokens:write", "admin")
 def limit_token(request: HttpRequest, token_id: UUID, body: TokenLimitIn) -> Token:
     """Say how many requests a minute a token may send; past that it meets 429."""
-    auth = caller(request, "tokens:write")
+    auth = caller(request)
     return services.limit_token(
         by=auth.principal, token_id=token_id, rate_per_minute=body.rate_per_minute
     )
@@ -125,8 +132,9 @@ def limit_token(request: HttpRequest, token_id: UUID, body: TokenLimitIn) -> Tok
     response={204: None} | PROBLEMS,
     operation_id="revokeToken",
 )
+@needs("tokens:write")
 def revoke_token(request: HttpRequest, token_id: UUID) -> Status[None]:
-    auth = caller(request, "tokens:write")
+    auth = caller(request)
     services.revoke_token(by=auth.principal, token_id=token_id)
     return Status(204, None)
 

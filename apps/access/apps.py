@@ -15,8 +15,11 @@ class AccessConfig(AppConfig):
         from apps.access import ports
         from apps.access.adapters.oidc import OpenIdConnect
         from apps.access.checks import check_sign_on
+        from apps.access.services import factors
+        from apps.vault import ports as vault
 
         ports.plug_issuer(OpenIdConnect())
+        vault.plug_places(factors.place_of_factor)
         checks.register(check_sign_on, checks.Tags.security)
         # The admin's own migration signal comes after those of all our apps, so
         # every permission exists by then.

@@ -9,7 +9,15 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from .errors import RoleRequired, ScopeRequired
-from .models import ROLE_ORDER, Membership, Principal, PrincipalKind, Token, Workspace
+from .models import (
+    ROLE_ORDER,
+    Membership,
+    Principal,
+    PrincipalKind,
+    Role,
+    Token,
+    Workspace,
+)
 
 #: The scope that covers every other.
 EVERYTHING = "*"
@@ -47,11 +55,25 @@ def check_scope(auth: Authenticated, scope: str) -> None:
         )
 
 
-def caller(request: HttpRequest, scope: str) -> Authenticated:
-    """Return who sent an API request, once its credential covers `scope`."""
+def caller(request: HttpRequest) -> Authenticated:
+    """Return who sent an API request; its door has asked for the scope."""
     auth: Authenticated = request.auth  # type: ignore[attr-defined]
-    check_scope(auth, scope)
     return auth
+
+
+def check_entry(auth: Authenticated, scope: str, role: str) -> None:
+    """Refuse a credential without the scope, or a person below the role anywhere.
+
+    The outer wall of the API, before a body is read: the services behind ask for the
+    role again, where it counts.   Raises: ScopeRequired, RoleRequired.
+    """
+    check_scope(auth, scope)
+    if not role or auth.principal.kind == PrincipalKind.SYSTEM:
+        return
+    enough = ROLE_ORDER[ROLE_ORDER.index(Role(role)) :]
+    held = Membership.objects.filter(user__principal=auth.principal, role__in=enough)
+    if not held.exists():
+        raise RoleRequired(f"This needs the role {role}.", needed=role)
 
 
 def covers(held: frozenset[str], wanted: frozenset[str]) -> bool:

@@ -29,16 +29,24 @@ from .policies import Authenticated, narrow
 
 DEFAULT_SLUG = "default"
 
-#: What a signed-in person may do through the API, by role.
+#: What a signed-in person may do through the API, by role: what their pages show and
+#: do. An operation may ask for a higher role than its scope does.
 ROLE_SCOPES = {
     Role.VIEWER: frozenset(
         {
             "runs:read",
             "agents:read",
-            "providers:read",
-            "extensions:read",
-            "tokens:*",
+            "approvals:read",
+            "audit:read",
+            "boards:read",
+            "budgets:read",
             "channels:read",
+            "extensions:read",
+            "grants:read",
+            "halt:read",
+            "providers:read",
+            "store:read",
+            "tokens:*",
         }
     ),
     Role.OPERATOR: frozenset(
@@ -46,6 +54,8 @@ ROLE_SCOPES = {
             "runs:*",
             "agents:*",
             "providers:read",
+            "providers:write",
+            "store:*",
             "audit:read",
             "boards:*",
             "channels:*",
@@ -63,6 +73,7 @@ ROLE_SCOPES = {
             "runs:*",
             "agents:*",
             "providers:*",
+            "store:*",
             "audit:*",
             "boards:*",
             "channels:*",

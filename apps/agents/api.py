@@ -44,6 +44,7 @@ from apps.agents.schemas import (
 )
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.scopes import needs
 from apps.providers import queries as providers
 from apps.providers.models import Model
 
@@ -55,9 +56,10 @@ router = Router(tags=["agents"], by_alias=True)
     response={202: TurnStarted} | PROBLEMS,
     operation_id="orchestrate",
 )
+@needs("agents:write")
 def orchestrate(request: HttpRequest, body: OrchestrateIn) -> Status[dict[str, Any]]:
     """Start a turn; its run answers it. Follow the trace."""
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     with transaction.atomic():
         turn = _start(principal, _session(principal, body.session_id), body)
     return Status(
@@ -76,8 +78,9 @@ def orchestrate(request: HttpRequest, body: OrchestrateIn) -> Status[dict[str, A
 @router.get(
     "/traces/{trace_id}", response={200: TraceOut} | PROBLEMS, operation_id="getTrace"
 )
+@needs("runs:read")
 def get_trace(request: HttpRequest, trace_id: str) -> dict[str, Any]:
-    principal = caller(request, "runs:read").principal
+    principal = caller(request).principal
     found = queries.trace(trace_id=trace_id, principal=principal)
     if not found.bars:
         raise NotFound("There is no such trace, or it is not yours to see.")
@@ -96,8 +99,9 @@ def get_trace(request: HttpRequest, trace_id: str) -> dict[str, Any]:
     response={200: list[ProfileOut]} | PROBLEMS,
     operation_id="listProfiles",
 )
+@needs("agents:read")
 def list_profiles(request: HttpRequest) -> list[dict[str, Any]]:
-    principal = caller(request, "agents:read").principal
+    principal = caller(request).principal
     found = queries.profiles(visible_to=principal)
     return [_shown(profile) for profile in found[:500]]
 
@@ -107,11 +111,12 @@ def list_profiles(request: HttpRequest) -> list[dict[str, Any]]:
     response={200: EffectivePin} | PROBLEMS,
     operation_id="getEffectivePinnedProfile",
 )
+@needs("agents:read")
 def get_effective_pinned_profile(
     request: HttpRequest, session_id: UUID | None = None
 ) -> dict[str, Any]:
     """Say which profile would serve, and which pin or default says so."""
-    principal = caller(request, "agents:read").principal
+    principal = caller(request).principal
     conversation = None
     if session_id:
         conversation = queries.get_conversation(
@@ -134,8 +139,9 @@ def get_effective_pinned_profile(
     response={200: ProfileDetail} | PROBLEMS,
     operation_id="getProfile",
 )
+@needs("agents:read")
 def get_profile(request: HttpRequest, slug: str) -> dict[str, Any]:
-    principal = caller(request, "agents:read").principal
+    principal = caller(request).principal
     slug = slug.removeprefix("@")
     profile = queries.profiles(visible_to=principal).filter(slug=slug).first()
     if profile is None:
@@ -148,10 +154,11 @@ def get_profile(request: HttpRequest, slug: str) -> dict[str, Any]:
     response={200: ProfileDetail} | PROBLEMS,
     operation_id="saveProfile",
 )
+@needs("agents:write")
 def save_profile(request: HttpRequest, slug: str, body: ProfileIn) -> dict[str, Any]:
     """Make a profile (expected version 0) or its next version; what is left out
     stays."""
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     changes = body.dict(exclude_unset=True)
     version = changes.pop("expected_version")
     if "fallback_provider_ids" in changes:
@@ -178,8 +185,9 @@ def _model(name: str) -> Model | None:
     response={200: list[PinOut]} | PROBLEMS,
     operation_id="listProfilePins",
 )
+@needs("agents:read")
 def list_profile_pins(request: HttpRequest) -> list[dict[str, Any]]:
-    principal = caller(request, "agents:read").principal
+    principal = caller(request).principal
     return [
         {
             "scope": pin.scope,
@@ -196,8 +204,9 @@ def list_profile_pins(request: HttpRequest) -> list[dict[str, Any]]:
     response={200: PinOut} | PROBLEMS,
     operation_id="pinProfileForScope",
 )
+@needs("agents:write")
 def pin_profile_for_scope(request: HttpRequest, body: PinIn) -> dict[str, Any]:
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     workspace = _workspace_of_pin(principal, body.scope, body.scope_id)
     profile = queries.get_profile(workspace=workspace, slug=body.agent)
     key = _key(principal, workspace, body.scope, body.scope_id)
@@ -215,10 +224,11 @@ def pin_profile_for_scope(request: HttpRequest, body: PinIn) -> dict[str, Any]:
     response={204: None} | PROBLEMS,
     operation_id="unpinProfileForScope",
 )
+@needs("agents:write")
 def unpin_profile_for_scope(
     request: HttpRequest, scope: Scope, scope_id: UUID | None = None
 ) -> Status[None]:
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     workspace = _workspace_of_pin(principal, scope, scope_id)
     key = _key(principal, workspace, scope, scope_id)
     services.unpin(by=principal, scope=scope, key=key, workspace=workspace)
@@ -228,9 +238,10 @@ def unpin_profile_for_scope(
 @router.get(
     "/recursion", response={200: HeatMapOut} | PROBLEMS, operation_id="getRecursionMap"
 )
+@needs("runs:read")
 def get_recursion_map(request: HttpRequest, window: Query[Window]) -> dict[str, Any]:
     """Count turns by agent and depth and handoffs by edge, from the audit log."""
-    principal = caller(request, "runs:read").principal
+    principal = caller(request).principal
     if window.root_id:
         found = recursion.of_root(root_id=window.root_id, principal=principal)
     else:
@@ -243,11 +254,12 @@ def get_recursion_map(request: HttpRequest, window: Query[Window]) -> dict[str, 
     response={200: list[UsageGroup]} | PROBLEMS,
     operation_id="summarizeUsage",
 )
+@needs("providers:read")
 def summarize_usage(
     request: HttpRequest, window: Query[UsageWindow]
 ) -> list[dict[str, Any]]:
     """Group model calls by day, provider, model, lane and agent."""
-    principal = caller(request, "providers:read").principal
+    principal = caller(request).principal
     return usage.table(principal=principal, days=window.days, origin=window.origin)
 
 
@@ -256,11 +268,12 @@ def summarize_usage(
     response={200: HandoffPage} | PROBLEMS,
     operation_id="listHandoffTelemetry",
 )
+@needs("runs:read")
 def list_handoffs(
     request: HttpRequest, page: Query[Cursor], trace_id: str = ""
 ) -> dict[str, Any]:
     """List handoffs with how they ended and what was adjusted, newest first."""
-    principal = caller(request, "runs:read").principal
+    principal = caller(request).principal
     rows = Handoff.objects.visible_to(principal)
     if trace_id:
         rows = rows.filter(trace_id=trace_id)
@@ -269,11 +282,12 @@ def list_handoffs(
 
 
 @router.get("/metrics", response=PROBLEMS, operation_id="getMetrics")
+@needs("providers:read", "operator")
 def get_metrics(request: HttpRequest) -> HttpResponse:
     """Return the numbers of the whole install for Prometheus, as text."""
     if not settings.POLAR_METRICS:
         raise NotFound("Metrics are off; POLAR_METRICS=true in .env shows them.")
-    principal = caller(request, "providers:read").principal
+    principal = caller(request).principal
     check_role(principal, Role.OPERATOR, access.default_workspace())
     return HttpResponse(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
@@ -281,8 +295,9 @@ def get_metrics(request: HttpRequest) -> HttpResponse:
 @router.get(
     "/memories", response={200: MemoryPage} | PROBLEMS, operation_id="listMemories"
 )
+@needs("agents:read")
 def list_memories(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
-    principal = caller(request, "agents:read").principal
+    principal = caller(request).principal
     items, following = cut(Memory.objects.shown_to(principal), page)
     return {"items": items, "next_cursor": following}
 
@@ -290,8 +305,9 @@ def list_memories(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
 @router.post(
     "/memories", response={201: MemoryOut} | PROBLEMS, operation_id="createMemory"
 )
+@needs("agents:write")
 def create_memory(request: HttpRequest, body: MemoryIn) -> Status[Memory]:
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     workspace = _workspace_of(principal)
     kept = memory.keep(
         by=principal, workspace=workspace, scope=body.scope, text=body.text
@@ -304,9 +320,10 @@ def create_memory(request: HttpRequest, body: MemoryIn) -> Status[Memory]:
     response={200: MemoryOut} | PROBLEMS,
     operation_id="correctMemory",
 )
+@needs("agents:write")
 def correct_memory(request: HttpRequest, memory_id: UUID, body: MemoryTextIn) -> Memory:
     """Put a person's words in place of what an agent noted."""
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     return memory.correct(by=principal, memory_id=memory_id, text=body.text)
 
 
@@ -315,8 +332,9 @@ def correct_memory(request: HttpRequest, memory_id: UUID, body: MemoryTextIn) ->
     response={204: None} | PROBLEMS,
     operation_id="deleteMemory",
 )
+@needs("agents:write")
 def delete_memory(request: HttpRequest, memory_id: UUID) -> Status[None]:
-    principal = caller(request, "agents:write").principal
+    principal = caller(request).principal
     memory.forget(by=principal, memory_id=memory_id)
     return Status(204, None)
 

@@ -33,6 +33,7 @@ from apps.agents.models import AgentProfile, Memory, PinScope, Turn
 from apps.audit.models import Event
 from apps.common import pages
 from apps.common.errors import NotFound, PolarError
+from apps.common.units import whole_number
 from apps.gateway import queries as gateway
 from apps.gateway.models import Call, CallKind, CallState
 from apps.providers.models import Lane, Origin
@@ -185,7 +186,7 @@ def switch_lane(request: HttpRequest, profile_id: UUID) -> HttpResponse:
             workspace=profile.workspace,
             slug=profile.slug,
             changes={"lane": lane},
-            expected_version=int(version) if version.isdecimal() else 0,
+            expected_version=whole_number(version) or 0,
         )
         messages.success(request, f"{saved} asks the {saved.lane} lane from now on.")
     except PolarError as error:

@@ -8,28 +8,18 @@ from ninja import Query, Router
 from apps.audit import queries, services
 from apps.audit.models import EventQuerySet
 from apps.audit.schemas import EventPage, VerdictOut
-from apps.common.errors import Denied, Unauthenticated
 from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.scopes import needs
 
 router = Router(tags=["audit"], by_alias=True)
 
 #: `audit` stands below `access`, so it reads the credential's scopes as data.
 EVERYTHING = "*"
-READ_SCOPES = frozenset({EVERYTHING, "audit:*", "audit:read"})
-
-
-def _check_may_read(request: HttpRequest) -> Any:
-    auth = getattr(request, "auth", None)
-    if auth is None:
-        raise Unauthenticated
-    if not auth.scopes & READ_SCOPES:
-        raise Denied("This needs the scope audit:read.", needed="audit:read")
-    return auth
 
 
 def _visible_events(request: HttpRequest) -> EventQuerySet:
     """Keep what the caller may see: admins everything, others their workspaces."""
-    auth = _check_may_read(request)
+    auth: Any = request.auth  # type: ignore[attr-defined]
     rows = queries.events()
     if EVERYTHING in auth.scopes:
         return rows
@@ -44,6 +34,7 @@ def _visible_events(request: HttpRequest) -> EventQuerySet:
     response={200: EventPage} | PROBLEMS,
     operation_id="listAuditEvents",
 )
+@needs("audit:read")
 def list_events(
     request: HttpRequest, page: Query[Cursor], trace_id: str = "", type: str = ""
 ) -> dict[str, Any]:
@@ -59,7 +50,7 @@ def list_events(
 @router.post(
     "/audit/verify", response={200: VerdictOut} | PROBLEMS, operation_id="verifyAudit"
 )
+@needs("audit:read", "operator")
 def verify(request: HttpRequest) -> dict[str, Any]:
-    _check_may_read(request)
     verdict = services.verify()
     return {"is_ok": verdict.ok, "size": verdict.size, "problem": verdict.problem or ""}

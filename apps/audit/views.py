@@ -15,6 +15,7 @@ from apps.audit import queries, services
 from apps.audit.models import Event, EventQuerySet
 from apps.common import pages
 from apps.common.errors import Denied, NotFound
+from apps.common.units import whole_number
 
 #: `audit` stands below `access`, so a person's roles are read as data.
 ROLES_FOR_ALL = ("admin",)
@@ -97,8 +98,9 @@ def _search(rows: EventQuerySet, text: str) -> EventQuerySet:
         return rows
     wanted = Q(trace_id=text) | Q(actor_label=text) | Q(type=text) | Q(digest=text)
     wanted |= Q(subject_id=text)
-    if text.replace(",", "").isdigit():
-        wanted |= Q(gseq=int(text.replace(",", "")))
+    place = whole_number(text.replace(",", ""), most=2**63 - 1)
+    if place is not None:
+        wanted |= Q(gseq=place)
     return rows.filter(wanted)
 
 

@@ -38,6 +38,7 @@ from apps.boards.schemas import (
 )
 from apps.common.errors import FieldProblem, Invalid, NotFound
 from apps.common.schemas import PROBLEMS
+from apps.common.scopes import needs
 
 router = Router(tags=["boards"], by_alias=True)
 
@@ -48,9 +49,10 @@ router = Router(tags=["boards"], by_alias=True)
     operation_id="listBoards",
     url_name="list_boards",
 )
+@needs("boards:read")
 def list_boards(request: HttpRequest, archived: bool = False) -> dict[str, Any]:
     """List the boards the caller sees, with how many tasks stand in each column."""
-    principal = _principal(request, "boards:read")
+    principal = _principal(request)
     found = queries.boards(principal)
     rows = list(found.filter(archived_at__isnull=not archived)[: queries.MOST_ROWS])
     counts = queries.counts(principal, [row.id for row in rows])
@@ -63,9 +65,10 @@ def list_boards(request: HttpRequest, archived: bool = False) -> dict[str, Any]:
     operation_id="createBoard",
     url_name="create_board",
 )
+@needs("boards:write")
 def create_board(request: HttpRequest, body: BoardIn) -> dict[str, Any]:
     """Make a board; `workspace` is needed only by who belongs to several."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     found = workspaces_of(principal)
     if body.workspace:
         found = found.filter(slug=body.workspace)
@@ -84,11 +87,12 @@ def create_board(request: HttpRequest, body: BoardIn) -> dict[str, Any]:
     operation_id="updateBoard",
     url_name="update_board",
 )
+@needs("boards:write")
 def update_board(
     request: HttpRequest, board_id: UUID, body: BoardChangeIn
 ) -> dict[str, Any]:
     """Rename a board, archive it, or bring it back."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     board = services.update_board(
         by=principal,
         board_id=board_id,
@@ -105,11 +109,12 @@ def update_board(
     operation_id="listTasks",
     url_name="list_tasks",
 )
+@needs("boards:read")
 def list_tasks(
     request: HttpRequest, wanted: Query[TaskQuery], page: Query[TaskCursor]
 ) -> dict[str, Any]:
     """List tasks, oldest first; `cursor` of one page asks for the next."""
-    principal = _principal(request, "boards:read")
+    principal = _principal(request)
     after = _uuid("cursor", page.cursor) if page.cursor else None
     chosen = queries.TaskFilter(after_id=after, **wanted.dict())
     rows = list(queries.tasks(principal, chosen)[: page.limit + 1])
@@ -127,9 +132,10 @@ def list_tasks(
     operation_id="getTask",
     url_name="get_task",
 )
+@needs("boards:read")
 def get_task(request: HttpRequest, task_id: UUID) -> dict[str, Any]:
     """Show one task."""
-    return _shown(queries.get_task(_principal(request, "boards:read"), task_id))
+    return _shown(queries.get_task(_principal(request), task_id))
 
 
 @router.post(
@@ -138,13 +144,14 @@ def get_task(request: HttpRequest, task_id: UUID) -> dict[str, Any]:
     operation_id="upsertTask",
     url_name="upsert_task",
 )
+@needs("boards:write")
 def upsert_task(request: HttpRequest, body: TaskIn) -> dict[str, Any]:
     """Add a task, or replace what one says (with `taskId`, `expectedVersion`).
 
     The header `Idempotency-Key` makes a repeated addition the same task. A task
     given to an agent profile starts a turn for it.
     """
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     task = services.upsert_task(
         by=principal,
         board=_board(principal, body.board),
@@ -162,11 +169,12 @@ def upsert_task(request: HttpRequest, body: TaskIn) -> dict[str, Any]:
     operation_id="transitionTask",
     url_name="transition_task",
 )
+@needs("boards:write")
 def transition_task(
     request: HttpRequest, task_id: UUID, body: TransitionIn
 ) -> dict[str, Any]:
     """Move a task to another status."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     task = services.transition_task(
         by=principal,
         task_id=task_id,
@@ -183,9 +191,10 @@ def transition_task(
     operation_id="startTask",
     url_name="start_task",
 )
+@needs("boards:write")
 def start_task(request: HttpRequest, task_id: UUID, body: VersionIn) -> dict[str, Any]:
     """Ask the assigned agent again."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     task = services.start_task(
         by=principal, task_id=task_id, expected_version=body.expected_version
     )
@@ -198,9 +207,10 @@ def start_task(request: HttpRequest, task_id: UUID, body: VersionIn) -> dict[str
     operation_id="markTask",
     url_name="mark_task",
 )
+@needs("boards:write")
 def mark_task(request: HttpRequest, task_id: UUID, body: MarkIn) -> dict[str, Any]:
     """Say what history says about a task: `conflicted` or `stale`."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     return _shown(
         services.mark_task(
             by=principal, task_id=task_id, mark=body.mark, reason=body.reason
@@ -214,11 +224,12 @@ def mark_task(request: HttpRequest, task_id: UUID, body: MarkIn) -> dict[str, An
     operation_id="revalidateTask",
     url_name="revalidate_task",
 )
+@needs("boards:write")
 def revalidate_task(
     request: HttpRequest, task_id: UUID, body: VersionIn
 ) -> dict[str, Any]:
     """Say that a stale task still holds; it returns to its column."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     task = services.revalidate_task(
         by=principal,
         task_id=task_id,
@@ -234,11 +245,12 @@ def revalidate_task(
     operation_id="listTaskEvents",
     url_name="list_task_events",
 )
+@needs("boards:read")
 def list_task_events(
     request: HttpRequest, task_id: UUID, after: Annotated[int, Field(ge=0)] = 0
 ) -> dict[str, Any]:
     """List what happened to a task; `after` is the last version seen."""
-    principal = _principal(request, "boards:read")
+    principal = _principal(request)
     found = queries.task_events(principal, task_id).filter(version__gt=after)
     return {"items": [_told(row) for row in found[: queries.MOST_ROWS]]}
 
@@ -249,11 +261,12 @@ def list_task_events(
     operation_id="listTaskComments",
     url_name="list_task_comments",
 )
+@needs("boards:read")
 def list_task_comments(
     request: HttpRequest, task_id: UUID, after: UUID | None = None
 ) -> dict[str, Any]:
     """List what was said of a task; `after` is the last comment seen."""
-    principal = _principal(request, "boards:read")
+    principal = _principal(request)
     found = queries.task_comments(principal, task_id)
     if after is not None:
         found = found.filter(id__gt=after)
@@ -266,19 +279,20 @@ def list_task_comments(
     operation_id="commentOnTask",
     url_name="comment_on_task",
 )
+@needs("boards:write")
 def comment_on_task(
     request: HttpRequest, task_id: UUID, body: CommentIn
 ) -> dict[str, Any]:
     """Say something of a task; `Idempotency-Key` makes a repeat the same comment."""
-    principal = _principal(request, "boards:write")
+    principal = _principal(request)
     comment = services.comment_on_task(
         by=principal, task_id=task_id, text=body.text, key=_key(request)
     )
     return _said(comment)
 
 
-def _principal(request: HttpRequest, scope: str) -> Principal:
-    return caller(request, scope).principal
+def _principal(request: HttpRequest) -> Principal:
+    return caller(request).principal
 
 
 def _key(request: HttpRequest) -> str:

@@ -33,6 +33,7 @@ from apps.boards.models import (
 )
 from apps.common import pages
 from apps.common.errors import Invalid, NotFound, PolarError
+from apps.common.units import whole_number
 from apps.runs.models import Run
 
 #: What a link from a run or a chat may fill in.
@@ -403,4 +404,4 @@ def _back(
 
 def _version(request: HttpRequest) -> int:
     text = request.POST.get("expected_version", "")
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
+    return whole_number(text) or 0

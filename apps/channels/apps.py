@@ -12,6 +12,7 @@ class ChannelsConfig(AppConfig):
         # Models exist only now, so these cannot be imported above.
         from apps.channels import ports, services
         from apps.runs import ports as runs_ports
+        from apps.vault import ports as vault_ports
 
         telegram = "apps.channels.adapters.telegram.TelegramTransport"
         ports.transports.register("telegram", telegram)
@@ -19,6 +20,7 @@ class ChannelsConfig(AppConfig):
         slack = "apps.channels.adapters.slack.SlackTransport"
         ports.transports.register("slack", slack)
         ports.hooks.register("slack", slack)
+        vault_ports.plug_places(services.place_of_token)
         runs_ports.handlers.register(services.HEAR_KIND, services.carry_heard)
         runs_ports.handlers.register(
             services.LISTEN_KIND,

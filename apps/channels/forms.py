@@ -6,18 +6,19 @@ from django.http import QueryDict
 
 from apps.channels.services import Changes
 from apps.common.errors import FieldProblem, Invalid
+from apps.common.units import whole_number
 
 
 def read_changes(form: QueryDict) -> Changes:
     """Read an account's settings; ids are parted by space, comma or line."""
-    per_minute = form.get("per_minute", "")
-    if not per_minute.isdecimal():
+    per_minute = whole_number(form.get("per_minute", ""), most=100_000)
+    if per_minute is None:
         problem = FieldProblem("per_minute", "not a number", "1 to 600")
         raise Invalid("Say how many messages a minute.", fields=(problem,))
     return Changes(
         allowed_senders=_listed(form.get("allowed_senders", "")),
         allowed_chats=_listed(form.get("allowed_chats", "")),
-        per_minute=min(int(per_minute[:6]), 100_000),
+        per_minute=per_minute,
         alerts_to=form.get("alerts_to", ""),
         approvals_to=form.get("approvals_to", ""),
         canary_chat=form.get("canary_chat"),

@@ -16,6 +16,7 @@ from django.db.models import CharField, Field
 from django.utils import timezone
 
 from apps.common import clock
+from apps.common.units import whole_number
 
 #: A filter without fixed choices offers the values of so many newest records.
 NEWEST = 1_000
@@ -99,8 +100,8 @@ def dates_of(changelist: Any) -> Any:
     field, chosen = changelist.date_hierarchy, {}
     for part in ("year", "month"):
         given = changelist.params.get(f"{field}__{part}", "")
-        if given.isdecimal():
-            chosen[part] = int(given)
+        if (number := whole_number(given, most=9999)) is not None:
+            chosen[part] = number
     stand_in: Any = SimpleNamespace(
         date_hierarchy=field,
         model=changelist.model,

@@ -19,7 +19,7 @@ from django.template.loader import render_to_string
 from django.views import defaults
 
 from . import ids
-from .errors import PolarError, Unavailable
+from .errors import NotFound, PolarError, Unavailable
 
 Respond = Callable[[HttpRequest], HttpResponse]
 
@@ -50,6 +50,23 @@ def problem(error: PolarError) -> JsonResponse:
     return response
 
 
+def in_words(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Let a program read why Django refused it: it asked the API, not for a page."""
+    is_page = response.get("Content-Type", "").startswith("text/html")
+    if not (request.path.startswith(API_PREFIX) and response.status_code >= 400):
+        return response
+    kinds: dict[int, type[PolarError]] = {
+        HTTPStatus.NOT_FOUND: NoSuchAddress,
+        HTTPStatus.METHOD_NOT_ALLOWED: MethodRefused,
+    }
+    if not is_page or response.status_code not in {400, *kinds}:
+        return response
+    said = problem(kinds.get(response.status_code, BodyRefused)())
+    if response.has_header("Allow"):
+        said["Allow"] = response["Allow"]
+    return said
+
+
 class RequestContext:
     """Gives every request a request id and a trace id, and returns both."""
 
@@ -63,7 +80,7 @@ class RequestContext:
         )
         request_id = str(ids.new_id())
         with ids.use_trace(trace_id), ids.use_request(request_id):
-            response = self.get_response(request)
+            response = in_words(request, self.get_response(request))
         response["X-Request-Id"] = request_id
         response["traceparent"] = f"00-{trace_id}-{trace_id[:16]}-01"
         response.setdefault("Vary", "HX-Request")
@@ -101,7 +118,7 @@ class Door:
         length = request.META.get("CONTENT_LENGTH") or "0"
         if length == "0" and "chunked" in request.headers.get("Transfer-Encoding", ""):
             return LengthRequired()
-        if not length.isdigit():
+        if not (length.isascii() and length.isdigit()):
             return BodyRefused("Content-Length is not a number.")
         if int(length) > limit:
             return BodyTooLarge(
@@ -114,9 +131,17 @@ class Door:
         origin = request.headers.get("Origin", "")
         if not origin or origin in settings.CSRF_TRUSTED_ORIGINS:
             return None
-        if urlsplit(origin).netloc == request.get_host():
+        if _host_of(origin) == request.get_host():
             return None
         return ForeignOrigin(f"Requests from {origin[:100]} are not accepted.")
+
+
+def _host_of(origin: str) -> str:
+    """Return the host and port of an `Origin`; "" where that is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 class PageErrors:
@@ -199,10 +224,21 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 class BodyRefused(PolarError):
-    """The body cannot be read."""
+    """The request cannot be read."""
 
     code = "POLAR_BAD_REQUEST"
     http_status = 400
+
+
+class NoSuchAddress(NotFound):
+    """The API has nothing at this address; /api/v1/openapi.json lists what it has."""
+
+
+class MethodRefused(PolarError):
+    """This address takes other methods; the header Allow names them."""
+
+    code = "POLAR_METHOD_NOT_ALLOWED"
+    http_status = 405
 
 
 class LengthRequired(BodyRefused):

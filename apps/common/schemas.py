@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Model, QuerySet
+from django.http import HttpResponse
 from ninja import Schema
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
@@ -15,6 +16,8 @@ MOST_ROWS = 500
 BIGGEST = 2**63 - 1
 #: How deep a JSON value may be nested.
 DEEPEST = 60
+#: What an answer says that is shown once.
+NO_STORE = "no-store"
 
 
 class Out(Schema):
@@ -83,6 +86,11 @@ class Problem(Out):
 PROBLEMS: dict[Any, Any] = dict.fromkeys(
     (400, 401, 402, 403, 404, 409, 413, 422, 429, 503), Problem
 )
+
+
+def keep_nowhere(response: HttpResponse) -> None:
+    """Mark an answer that is shown once: no cache and no `Idempotency-Key` keeps it."""
+    response["Cache-Control"] = NO_STORE
 
 
 class Cursor(Schema):

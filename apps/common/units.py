@@ -22,3 +22,14 @@ def format_duration(milliseconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def whole_number(text: str, *, most: int = 2**31 - 1) -> int | None:
+    """Read a whole number that somebody typed or sent; None for anything else.
+
+    `int` alone takes no superscripts, and fails on five thousand digits.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most))):
+        return None
+    number = int(text)
+    return number if number <= most else None

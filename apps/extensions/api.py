@@ -12,7 +12,8 @@ from ninja import Router
 from apps.access.policies import caller
 from apps.common import canonical
 from apps.common.errors import FieldProblem, Invalid, RateLimited
-from apps.common.schemas import PROBLEMS
+from apps.common.schemas import PROBLEMS, keep_nowhere
+from apps.common.scopes import needs
 
 from . import queries, services
 from .engine import packages, requests, store
@@ -52,9 +53,9 @@ _EXECUTE_BODY = {
     operation_id="listExtensionStates",
     url_name="list_extension_states",
 )
+@needs("extensions:read")
 def list_extension_states(request: HttpRequest) -> dict[str, Any]:
     """List every extension with its trust, its state and what it offers."""
-    caller(request, "extensions:read")
     return {"items": [_shown(row) for row in queries.extensions()]}
 
 
@@ -63,9 +64,10 @@ def list_extension_states(request: HttpRequest) -> dict[str, Any]:
     response={200: ExtensionOut} | PROBLEMS,
     operation_id="installSkill",
 )
+@needs("extensions:write")
 def install_skill(request: HttpRequest, body: InstallIn) -> dict[str, Any]:
     """Take in an Agent Skills package; it waits for a review."""
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     row = services.install_skill(
         by=auth.principal,
         files=_files(body),
@@ -80,9 +82,10 @@ def install_skill(request: HttpRequest, body: InstallIn) -> dict[str, Any]:
     response={200: ExtensionOut} | PROBLEMS,
     operation_id="installPlugin",
 )
+@needs("extensions:write")
 def install_plugin(request: HttpRequest, body: InstallIn) -> dict[str, Any]:
     """Take in a plugin bundle; it waits for a review."""
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     row = services.install_plugin(
         by=auth.principal,
         files=_files(body),
@@ -97,9 +100,10 @@ def install_plugin(request: HttpRequest, body: InstallIn) -> dict[str, Any]:
     response={200: ExtensionOut} | PROBLEMS,
     operation_id="syncMcpServer",
 )
+@needs("extensions:write", "approver")
 def sync_mcp_server(request: HttpRequest, body: SyncIn) -> dict[str, Any]:
     """Take in an MCP server, or, without command and url, ask it again."""
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     if not body.command and not body.url:
         known = queries.find_by_name(body.extension_id)
         row = services.sync_mcp_server(
@@ -126,11 +130,12 @@ def sync_mcp_server(request: HttpRequest, body: SyncIn) -> dict[str, Any]:
     response={200: ExtensionOut} | PROBLEMS,
     operation_id="reviewExtension",
 )
+@needs("extensions:write", "approver")
 def review_extension(
     request: HttpRequest, extension_id: str, body: ReviewIn
 ) -> dict[str, Any]:
     """Approve or reject exactly the form whose hash is named."""
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     row = services.review_extension(
         by=auth.principal,
         extension_id=queries.find_by_name(extension_id).id,
@@ -150,6 +155,7 @@ def review_extension(
     response={200: LifecycleOut} | PROBLEMS,
     operation_id="applyExtensionLifecycle",
 )
+@needs("extensions:write")
 def apply_extension_lifecycle(
     request: HttpRequest, extension_id: str, body: LifecycleIn
 ) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def apply_extension_lifecycle(
 
     Disabling and revoking end what runs and answer with a signed certificate.
     """
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     found = services.apply_lifecycle(
         by=auth.principal,
         extension_id=queries.find_by_name(extension_id).id,
@@ -178,14 +184,15 @@ def apply_extension_lifecycle(
     response={200: ConnectOut} | PROBLEMS,
     operation_id="connectExtension",
 )
+@needs("extensions:write", "admin")
 def connect_extension(
-    request: HttpRequest, extension_id: str, body: ConnectIn
+    request: HttpRequest, extension_id: str, body: ConnectIn, response: HttpResponse
 ) -> dict[str, Any]:
     """Begin to connect an MCP server that asks for OAuth.
 
     The administrator whose token this is opens the URL, signed in to the desk.
     """
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     order = services.ConnectOrder(
         part=body.part,
         redirect_uri=request.build_absolute_uri(reverse("extensions:connected")),
@@ -196,6 +203,7 @@ def connect_extension(
     asked = services.connect_extension(
         by=auth.principal, extension_id=row.id, order=order
     )
+    keep_nowhere(response)  # the URL carries the state
     return {**asdict(asked), "authorization_url": asked.url}
 
 
@@ -204,11 +212,12 @@ def connect_extension(
     response={200: DisconnectOut} | PROBLEMS,
     operation_id="disconnectExtension",
 )
+@needs("extensions:write", "admin")
 def disconnect_extension(
     request: HttpRequest, extension_id: str, body: DisconnectIn
 ) -> dict[str, Any]:
     """Forget the tokens of an MCP server and revoke them where that is offered."""
-    auth = caller(request, "extensions:write")
+    auth = caller(request)
     done = services.disconnect_extension(
         by=auth.principal,
         extension_id=queries.find_by_name(extension_id).id,
@@ -224,9 +233,9 @@ def disconnect_extension(
     response={200: list[CertificateOut]} | PROBLEMS,
     operation_id="listTerminationCertificates",
 )
+@needs("extensions:read")
 def list_certificates(request: HttpRequest, extension_id: str) -> list[dict[str, Any]]:
     """List what each stop of an extension could confirm, newest first."""
-    caller(request, "extensions:read")
     row = queries.find_by_name(extension_id)
     return [_certificate(each) for each in row.certificates.order_by("-id")[:500]]
 
@@ -237,12 +246,13 @@ def list_certificates(request: HttpRequest, extension_id: str) -> list[dict[str,
     operation_id="executeExtension",
     openapi_extra=_EXECUTE_BODY,
 )
+@needs("extensions:execute")
 def execute_extension(request: HttpRequest) -> HttpResponse:
     """Run one capability of one extension, within a scope.
 
     The body is read only once the caller is known and holds the scope.
     """
-    auth = caller(request, "extensions:execute")
+    auth = caller(request)
     body = canonical.read_body(request.body)
     answer = services.execute_extension(auth=auth, body=body)
     response = JsonResponse(_answered(answer, body), status=answer.http_status)

@@ -9,7 +9,9 @@ class ExtensionsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now, so these cannot be imported above.
-        from . import ports
+        from apps.vault import ports as vault
+
+        from . import ports, services
         from .adapters import sandbox
         from .adapters.mcp import McpRuntime
         from .adapters.native import NativeRuntime
@@ -26,5 +28,6 @@ class ExtensionsConfig(AppConfig):
         mcp = McpRuntime()
         ports.plug_runtime(ports.Transport.STDIO, mcp)
         ports.plug_runtime(ports.Transport.HTTP, mcp)
+        vault.plug_places(services.place_of_secret)
         for tool in builtin.TOOLS:
             ports.native_tools.register(tool)

@@ -11,6 +11,7 @@ from apps.access.policies import caller
 from apps.access.queries import default_workspace
 from apps.common import clock
 from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.scopes import needs
 from apps.gateway import queries, services
 from apps.gateway.engine import desk, purse
 from apps.gateway.models import Grant, Halt
@@ -43,20 +44,22 @@ router = Router(tags=["gateway"], by_alias=True)
 @router.get(
     "/halts", response={200: list[HaltOut]} | PROBLEMS, operation_id="listHalts"
 )
+@needs("halt:read")
 def list_halts(request: HttpRequest) -> list[Halt]:
-    caller(request, "halt:read")
     return list(queries.halts())
 
 
 @router.post("/halt", response={200: HaltOut} | PROBLEMS, operation_id="halt")
+@needs("halt:write")
 def halt(request: HttpRequest, body: HaltIn) -> Halt:
-    auth = caller(request, "halt:write")
+    auth = caller(request)
     return services.halt(by=auth.principal, scope=body.scope, reason=body.reason)
 
 
 @router.post("/resume", response={204: None} | PROBLEMS, operation_id="resume")
+@needs("halt:write")
 def resume(request: HttpRequest, body: ResumeIn) -> Status[None]:
-    auth = caller(request, "halt:write")
+    auth = caller(request)
     services.resume(by=auth.principal, halt_id=body.halt_id, reason=body.reason)
     return Status(204, None)
 
@@ -66,10 +69,11 @@ def resume(request: HttpRequest, body: ResumeIn) -> Status[None]:
     response={200: ApprovalPage} | PROBLEMS,
     operation_id="listApprovals",
 )
+@needs("approvals:read")
 def list_approvals(
     request: HttpRequest, cursor: Query[Cursor], state: str = "pending"
 ) -> dict[str, Any]:
-    auth = caller(request, "approvals:read")
+    auth = caller(request)
     found = queries.approvals(auth.principal)
     if state != "all":
         found = found.filter(state=state)
@@ -82,8 +86,9 @@ def list_approvals(
     response={200: ApprovalOut} | PROBLEMS,
     operation_id="getApproval",
 )
+@needs("approvals:read")
 def get_approval(request: HttpRequest, approval_id: UUID) -> dict[str, Any]:
-    auth = caller(request, "approvals:read")
+    auth = caller(request)
     return approval_out(queries.get_approval(approval_id, auth.principal))
 
 
@@ -92,10 +97,11 @@ def get_approval(request: HttpRequest, approval_id: UUID) -> dict[str, Any]:
     response={200: ApprovalOut} | PROBLEMS,
     operation_id="decideApproval",
 )
+@needs("approvals:write")
 def decide_approval(
     request: HttpRequest, approval_id: UUID, body: DecisionIn
 ) -> dict[str, Any]:
-    auth = caller(request, "approvals:write")
+    auth = caller(request)
     asked = services.decide_approval(
         by=auth.principal,
         approval_id=approval_id,
@@ -107,10 +113,11 @@ def decide_approval(
 
 
 @router.get("/grants", response={200: GrantPage} | PROBLEMS, operation_id="listGrants")
+@needs("grants:read")
 def list_grants(
     request: HttpRequest, cursor: Query[Cursor], revoked: bool = False
 ) -> dict[str, Any]:
-    auth = caller(request, "grants:read")
+    auth = caller(request)
     found = queries.grants(auth.principal)
     if not revoked:
         found = found.filter(revoked_at__isnull=True)
@@ -119,8 +126,9 @@ def list_grants(
 
 
 @router.post("/grants", response={201: GrantOut} | PROBLEMS, operation_id="createGrant")
+@needs("grants:write", "approver")
 def create_grant(request: HttpRequest, body: GrantIn) -> Status[Grant]:
-    auth = caller(request, "grants:write")
+    auth = caller(request)
     made = services.make_grant(
         by=auth.principal,
         new=services.NewGrant(
@@ -138,10 +146,11 @@ def create_grant(request: HttpRequest, body: GrantIn) -> Status[Grant]:
 @router.delete(
     "/grants/{grant_id}", response={204: None} | PROBLEMS, operation_id="revokeGrant"
 )
+@needs("grants:write")
 def revoke_grant(
     request: HttpRequest, grant_id: UUID, reason: str = ""
 ) -> Status[None]:
-    auth = caller(request, "grants:write")
+    auth = caller(request)
     services.revoke_grant(by=auth.principal, grant_id=grant_id, reason=reason[:300])
     return Status(204, None)
 
@@ -149,9 +158,10 @@ def revoke_grant(
 @router.post(
     "/policy/what-if", response={200: WhatIfOut} | PROBLEMS, operation_id="whatIf"
 )
+@needs("grants:read")
 def what_if(request: HttpRequest, body: WhatIfIn) -> dict[str, Any]:
     """Replay one change of policy over recorded calls. Saves nothing."""
-    auth = caller(request, "grants:read")
+    auth = caller(request)
     report = services.what_if(by=auth.principal, wanted=body.as_wanted())
     return what_if_out(report)
 
@@ -161,8 +171,9 @@ def what_if(request: HttpRequest, body: WhatIfIn) -> dict[str, Any]:
     response={200: list[ExplanationOut]} | PROBLEMS,
     operation_id="explainDecision",
 )
+@needs("runs:read")
 def explain_decision(request: HttpRequest, trace_id: str) -> list[dict[str, Any]]:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     found = desk.explanations(trace_id, auth.principal)
     return [explanation_out(each) for each in found]
 
@@ -170,10 +181,11 @@ def explain_decision(request: HttpRequest, trace_id: str) -> list[dict[str, Any]
 @router.get(
     "/budgets", response={200: BudgetPage} | PROBLEMS, operation_id="listBudgets"
 )
+@needs("budgets:read")
 def list_budgets(
     request: HttpRequest, cursor: Query[Cursor], archived: bool = False
 ) -> dict[str, Any]:
-    auth = caller(request, "budgets:read")
+    auth = caller(request)
     found = queries.budgets(auth.principal)
     if not archived:
         found = found.filter(is_active=True)
@@ -185,8 +197,9 @@ def list_budgets(
 @router.post(
     "/budgets", response={200: BudgetOut} | PROBLEMS, operation_id="upsertBudget"
 )
+@needs("budgets:write")
 def upsert_budget(request: HttpRequest, body: BudgetIn) -> dict[str, Any]:
-    auth = caller(request, "budgets:write")
+    auth = caller(request)
     saved = services.save_budget(
         by=auth.principal,
         wanted=body.as_wanted(),
@@ -201,10 +214,11 @@ def upsert_budget(request: HttpRequest, body: BudgetIn) -> dict[str, Any]:
     response={204: None} | PROBLEMS,
     operation_id="archiveBudget",
 )
+@needs("budgets:write")
 def archive_budget(
     request: HttpRequest, budget_id: UUID, expected_version: int
 ) -> Status[None]:
-    auth = caller(request, "budgets:write")
+    auth = caller(request)
     services.archive_budget(
         by=auth.principal, budget_id=budget_id, expected_version=expected_version
     )
@@ -216,10 +230,11 @@ def archive_budget(
     response={200: BudgetOut} | PROBLEMS,
     operation_id="unblockBudget",
 )
+@needs("budgets:write")
 def unblock_budget(
     request: HttpRequest, budget_id: UUID, body: UnblockIn
 ) -> dict[str, Any]:
-    auth = caller(request, "budgets:write")
+    auth = caller(request)
     row = services.unblock_budget(
         by=auth.principal, budget_id=budget_id, reason=body.reason
     )

@@ -18,6 +18,7 @@ from apps.access import services as access
 from apps.access.models import Principal, User
 from apps.common import canonical, clock, pages
 from apps.common.errors import Invalid, PolarError
+from apps.common.units import whole_number
 from apps.gateway import queries, services
 from apps.gateway.engine import desk, purse
 from apps.gateway.forms import BudgetForm, GrantForm
@@ -163,7 +164,7 @@ def decide(request: HttpRequest, approval_id: UUID) -> HttpResponse:
             approval_id=approval_id,
             approve=said != "reject",
             reason=request.POST.get("reason", ""),
-            grant_hours=int(hours) if said == "grant" and hours.isdigit() else 0,
+            grant_hours=(whole_number(hours) or 0) if said == "grant" else 0,
         )
         done = desk.DONE[said]
     except PolarError as error:
@@ -271,7 +272,7 @@ def budget(request: HttpRequest, budget_id: UUID | None = None) -> HttpResponse:
                 by=principal,
                 wanted=BudgetForm(request.POST).as_wanted(),
                 budget_id=budget_id,
-                expected_version=int(version) if version.isdecimal() else 0,
+                expected_version=whole_number(version) or 0,
             )
         except PolarError as error:
             context["error"] = error
@@ -302,7 +303,7 @@ def end_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
             services.archive_budget(
                 by=principal,
                 budget_id=budget_id,
-                expected_version=int(version) if version.isdecimal() else 0,
+                expected_version=whole_number(version) or 0,
             )
             messages.success(request, "Archived. It no longer binds anything.")
     except PolarError as error:

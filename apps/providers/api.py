@@ -16,6 +16,7 @@ from apps.access.policies import Authenticated, caller, check_role
 from apps.access.queries import default_workspace, workspaces_of
 from apps.common.errors import PolarError
 from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.scopes import needs
 from apps.providers import ports, queries, services
 from apps.providers.models import Price, Provider
 from apps.providers.schemas import (
@@ -45,8 +46,8 @@ router = Router(tags=["providers"], by_alias=True)
     response={200: list[ProviderOut]} | PROBLEMS,
     operation_id="listProviders",
 )
+@needs("providers:read")
 def list_providers(request: HttpRequest) -> list[Provider]:
-    caller(request, "providers:read")
     return list(queries.providers()[:500])
 
 
@@ -55,8 +56,8 @@ def list_providers(request: HttpRequest) -> list[Provider]:
     response={200: ProviderOut} | PROBLEMS,
     operation_id="getProvider",
 )
+@needs("providers:read")
 def get_provider(request: HttpRequest, slug: str) -> Provider:
-    caller(request, "providers:read")
     return queries.get_provider(slug)
 
 
@@ -65,8 +66,9 @@ def get_provider(request: HttpRequest, slug: str) -> Provider:
     response={200: ProviderOut} | PROBLEMS,
     operation_id="saveProvider",
 )
+@needs("providers:write", "admin")
 def save_provider(request: HttpRequest, slug: str, body: ProviderIn) -> Provider:
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     facts = body.dict()
     expected = facts.pop("expected_revision")
     entry = services.ProviderEntry(slug=slug, **facts)
@@ -80,8 +82,9 @@ def save_provider(request: HttpRequest, slug: str, body: ProviderIn) -> Provider
     response={204: None} | PROBLEMS,
     operation_id="removeProvider",
 )
+@needs("providers:write", "admin")
 def remove_provider(request: HttpRequest, slug: str) -> Status[None]:
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     services.remove_provider(by=auth.principal, slug=slug)
     return Status(204, None)
 
@@ -91,9 +94,10 @@ def remove_provider(request: HttpRequest, slug: str) -> Status[None]:
     response={200: NamesOut} | PROBLEMS,
     operation_id="saveModel",
 )
+@needs("providers:write", "admin")
 def save_model(request: HttpRequest, slug: str, body: ModelIn) -> dict[str, Any]:
     """Add a model to a provider, or change its prices and limits."""
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     row = queries.get_provider(slug)
     entry = services.ModelEntry(**body.dict())
     services.save_model(by=auth.principal, provider=row, entry=entry)
@@ -105,9 +109,10 @@ def save_model(request: HttpRequest, slug: str, body: ModelIn) -> dict[str, Any]
     response={200: NamesOut} | PROBLEMS,
     operation_id="listModels",
 )
+@needs("providers:read", "operator")
 def list_models(request: HttpRequest, slug: str) -> dict[str, Any]:
     """Ask the provider itself which models it has."""
-    auth = caller(request, "providers:read")
+    auth = caller(request)
     check_role(auth.principal, Role.OPERATOR, default_workspace())
     row = queries.get_provider(slug)
     return {"items": services.list_models(by=auth.principal, provider=row)}
@@ -118,9 +123,9 @@ def list_models(request: HttpRequest, slug: str) -> dict[str, Any]:
     response={200: list[PriceOut]} | PROBLEMS,
     operation_id="listPrices",
 )
+@needs("providers:read")
 def list_prices(request: HttpRequest, slug: str) -> list[dict[str, Any]]:
     """Return what the provider's models cost, from which day on, newest first."""
-    caller(request, "providers:read")
     rows = queries.prices_of(queries.get_provider(slug))
     return [_price(row) for row in rows[:500]]
 
@@ -130,9 +135,10 @@ def list_prices(request: HttpRequest, slug: str) -> list[dict[str, Any]]:
     response={201: PriceOut} | PROBLEMS,
     operation_id="addPrice",
 )
+@needs("providers:write", "admin")
 def add_price(request: HttpRequest, slug: str, body: PriceIn) -> Status[dict[str, Any]]:
     """Say what a model costs from today or a later day on."""
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     row = services.add_price(
         by=auth.principal,
         model=queries.get_model(slug, body.model),
@@ -157,9 +163,10 @@ def _price(row: Price) -> dict[str, Any]:
     response={200: TestOut} | PROBLEMS,
     operation_id="testProvider",
 )
+@needs("providers:write")
 def test_provider(request: HttpRequest, slug: str) -> dict[str, Any]:
     """List the provider's models and ask one of them a word."""
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     row = queries.get_provider(slug)
     return asdict(services.test_provider(by=auth.principal, provider=row))
 
@@ -169,9 +176,10 @@ def test_provider(request: HttpRequest, slug: str) -> dict[str, Any]:
     response={200: KeyOut} | PROBLEMS,
     operation_id="changeProviderKey",
 )
+@needs("providers:write", "admin")
 def change_key(request: HttpRequest, slug: str, body: KeyIn) -> dict[str, Any]:
     """Take one step of a key change: stage, test, shadow, promote, revoke, drop."""
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     report = services.change_key(
         by=auth.principal, slug=slug, action=body.action, key=body.key
     )
@@ -184,9 +192,10 @@ def change_key(request: HttpRequest, slug: str, body: KeyIn) -> dict[str, Any]:
     response={200: list[LaneOut]} | PROBLEMS,
     operation_id="saveRoute",
 )
+@needs("providers:write", "admin")
 def save_route(request: HttpRequest, lane: str, body: RouteIn) -> list[dict[str, Any]]:
     """Put a model into a lane, at its end or first, or switch its route."""
-    auth = caller(request, "providers:write")
+    auth = caller(request)
     services.save_route(
         by=auth.principal,
         lane=lane,
@@ -202,16 +211,18 @@ def save_route(request: HttpRequest, lane: str, body: RouteIn) -> list[dict[str,
     response={200: GeneratedOut} | PROBLEMS,
     operation_id="generateOutput",
 )
+@needs("providers:generate")
 def generate_output(request: HttpRequest, body: GenerateIn) -> dict[str, Any]:
     """Ask a lane one question, outside any conversation."""
-    wanted = _wanted(caller(request, "providers:generate"), body)
+    wanted = _wanted(caller(request), body)
     return _generated(services.generate(request=wanted))
 
 
 @router.post("/stream", response=PROBLEMS, operation_id="streamOutput")
+@needs("providers:generate")
 def stream_output(request: HttpRequest, body: GenerateIn) -> HttpResponse:
     """The same, as server-sent events: delta, reset, then done or error."""
-    wanted = _wanted(caller(request, "providers:generate"), body)
+    wanted = _wanted(caller(request), body)
     answer: Any = StreamingHttpResponse(
         _stream(wanted), content_type="text/event-stream"
     )
@@ -222,9 +233,10 @@ def stream_output(request: HttpRequest, body: GenerateIn) -> HttpResponse:
 
 
 @router.post("/embed", response={200: VectorsOut} | PROBLEMS, operation_id="embedText")
+@needs("providers:generate")
 def embed_text(request: HttpRequest, body: EmbedIn) -> dict[str, Any]:
     """Turn texts into vectors with a model of an OpenAI kind."""
-    auth = caller(request, "providers:generate")
+    auth = caller(request)
     workspace = default_workspace()
     check_role(auth.principal, Role.OPERATOR, workspace)
     vectors = services.embed_text(
@@ -291,8 +303,8 @@ def _stream(wanted: services.GenerateRequest) -> Iterator[str]:
 @router.get(
     "/lanes", response={200: list[LaneOut]} | PROBLEMS, operation_id="listLanes"
 )
+@needs("providers:read")
 def list_lanes(request: HttpRequest) -> list[dict[str, Any]]:
-    caller(request, "providers:read")
     return _lanes()
 
 
@@ -323,8 +335,9 @@ def _lanes() -> list[dict[str, Any]]:
     response={200: UsagePage} | PROBLEMS,
     operation_id="listUsageTelemetry",
 )
+@needs("providers:read")
 def list_usage(request: HttpRequest, page: Query[Cursor]) -> dict[str, Any]:
-    auth = caller(request, "providers:read")
+    auth = caller(request)
     mine = workspaces_of(auth.principal).values_list("id", flat=True)
     items, following = cut(queries.usage_page(list(mine)), page)
     return {"items": items, "next_cursor": following}

@@ -16,7 +16,9 @@ class ReliabilityConfig(AppConfig):
         from apps.reliability.adapters import programs, stage, webhook
         from apps.reliability.engine import alerts, slo_hours, starter
         from apps.runs import ports as runs
+        from apps.vault import ports as vault
 
+        vault.plug_places(services.place_of_webhook)
         runs.handlers.register(starter.KIND, starter.start_scheduled_turn)
         runs.ticks.register(
             "reliability.store", services.look_after_alarm, 2.0, in_doubt=True

@@ -9,6 +9,8 @@ from ninja import Query, Router, Status
 from apps.access.policies import caller
 from apps.access.queries import default_workspace, still_enters
 from apps.common.schemas import PROBLEMS, Cursor, cut
+from apps.common.scopes import needs
+from apps.common.units import whole_number
 from apps.gateway.models import Call
 from apps.runs import policies, queries, services
 from apps.runs.engine.follow import follow
@@ -40,10 +42,11 @@ router = Router(tags=["runs"], by_alias=True)
 
 
 @router.get("/runs", response={200: RunPage} | PROBLEMS, operation_id="listRuns")
+@needs("runs:read")
 def list_runs(
     request: HttpRequest, page: Query[Cursor], state: str = "", trace_id: str = ""
 ) -> dict[str, object]:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     rows = Run.objects.visible_to(auth.principal)
     if state:
         rows = rows.filter(state=state)
@@ -54,21 +57,22 @@ def list_runs(
 
 
 @router.get("/runs/{run_id}", response={200: RunOut} | PROBLEMS, operation_id="getRun")
+@needs("runs:read")
 def get_run(request: HttpRequest, run_id: UUID) -> Run:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     return queries.get_run(run_id, principal=auth.principal)
 
 
 @router.get("/runs/{run_id}/events", response=PROBLEMS, operation_id="streamRunEvents")
+@needs("runs:read")
 def stream_run_events(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """What happens to a run, as server-sent events: event, state, then done.
 
     `Last-Event-ID` resumes after that place in the run.
     """
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     run = queries.get_run(run_id, principal=auth.principal)
-    last = request.headers.get("Last-Event-ID", "")
-    after = int(last) if last.isdecimal() and len(last) < 18 else 0
+    after = whole_number(request.headers.get("Last-Event-ID", "")) or 0
     stream = follow(run_id=run.id, after=after, may_read=lambda: still_enters(auth))
     answer: Any = StreamingHttpResponse(stream, content_type="text/event-stream")
     answer["Cache-Control"] = "no-store"
@@ -82,8 +86,9 @@ def stream_run_events(request: HttpRequest, run_id: UUID) -> HttpResponse:
     response={200: RunOut} | PROBLEMS,
     operation_id="cancelRun",
 )
+@needs("runs:write")
 def cancel_run(request: HttpRequest, run_id: UUID, body: ReasonIn) -> Run:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return services.cancel(by=auth.principal, run_id=run_id, reason=body.reason)
 
 
@@ -97,8 +102,9 @@ def cancel_run(request: HttpRequest, run_id: UUID, body: ReasonIn) -> Run:
     response={200: list[ScheduleOut]} | PROBLEMS,
     operation_id="listAutomations",
 )
+@needs("runs:read")
 def list_schedules(request: HttpRequest) -> list[Schedule]:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     return queries.schedules(principal=auth.principal)
 
 
@@ -107,8 +113,9 @@ def list_schedules(request: HttpRequest) -> list[Schedule]:
     response={201: ScheduleOut} | PROBLEMS,
     operation_id="createAutomation",
 )
+@needs("runs:write")
 def create_automation(request: HttpRequest, body: AutomationIn) -> Status[Schedule]:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return Status(201, services.create_automation(by=auth.principal, **_planned(body)))
 
 
@@ -117,9 +124,10 @@ def create_automation(request: HttpRequest, body: AutomationIn) -> Status[Schedu
     response={200: TrialOut} | PROBLEMS,
     operation_id="tryAutomation",
 )
+@needs("runs:read")
 def try_automation(request: HttpRequest, body: AutomationIn) -> services.Trial:
     """Say what an automation would do. Plans and sends nothing."""
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     policies.check_may_plan(auth.principal, default_workspace())
     services.check_plannable(body.run_kind)
     return services.try_out(schedule=services.build(auth.principal, **_planned(body)))
@@ -130,8 +138,9 @@ def try_automation(request: HttpRequest, body: AutomationIn) -> services.Trial:
     response={200: ScheduleOut} | PROBLEMS,
     operation_id="getSchedule",
 )
+@needs("runs:read")
 def get_schedule(request: HttpRequest, schedule_id: UUID) -> Schedule:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     return queries.get_schedule(schedule_id, principal=auth.principal)
 
 
@@ -140,10 +149,11 @@ def get_schedule(request: HttpRequest, schedule_id: UUID) -> Schedule:
     response={200: ScheduleOut} | PROBLEMS,
     operation_id="updateAutomation",
 )
+@needs("runs:write")
 def update_automation(
     request: HttpRequest, schedule_id: UUID, body: AutomationChange
 ) -> Schedule:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     given = body.model_dump(exclude_unset=True)
     changes = {
         name: value
@@ -160,10 +170,11 @@ def update_automation(
     response={200: ScheduleOut} | PROBLEMS,
     operation_id="setAutomationState",
 )
+@needs("runs:write")
 def set_automation_state(
     request: HttpRequest, schedule_id: UUID, body: StateIn
 ) -> Schedule:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return services.set_schedule_state(
         by=auth.principal,
         schedule_id=schedule_id,
@@ -177,10 +188,11 @@ def set_automation_state(
     response={202: RunOut} | PROBLEMS,
     operation_id="runAutomationNow",
 )
+@needs("runs:write")
 def run_automation(
     request: HttpRequest, schedule_id: UUID, body: ReasonIn
 ) -> Status[Run]:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     run = services.run_now(
         by=auth.principal, schedule_id=schedule_id, reason=body.reason
     )
@@ -192,9 +204,10 @@ def run_automation(
     response={200: TrialOut} | PROBLEMS,
     operation_id="dryRunAutomation",
 )
+@needs("runs:read")
 def dry_run(request: HttpRequest, schedule_id: UUID) -> services.Trial:
     """Say what an automation would do next. Sends nothing."""
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     schedule = queries.get_schedule(schedule_id, principal=auth.principal)
     return services.try_out(schedule=schedule)
 
@@ -204,9 +217,10 @@ def dry_run(request: HttpRequest, schedule_id: UUID) -> services.Trial:
     response={200: list[SlotOut]} | PROBLEMS,
     operation_id="listSlots",
 )
+@needs("runs:read")
 def list_slots(request: HttpRequest, schedule_id: UUID) -> list[Slot]:
     """The newest slots, oldest first: fired, missed and skipped."""
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     schedule = queries.get_schedule(schedule_id, principal=auth.principal)
     return queries.newest_slots([schedule], limit=200)[schedule.id]
 
@@ -216,8 +230,9 @@ def list_slots(request: HttpRequest, schedule_id: UUID) -> list[Slot]:
     response={200: list[ProposalOut]} | PROBLEMS,
     operation_id="listAutomationProposals",
 )
+@needs("runs:read")
 def list_proposals(request: HttpRequest) -> list[Proposal]:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     return queries.open_proposals(principal=auth.principal)
 
 
@@ -226,10 +241,11 @@ def list_proposals(request: HttpRequest) -> list[Proposal]:
     response={200: ProposalOut} | PROBLEMS,
     operation_id="decideAutomationProposal",
 )
+@needs("runs:write")
 def decide_proposal(
     request: HttpRequest, proposal_id: UUID, body: DecisionIn
 ) -> Proposal:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return services.decide_proposal(
         by=auth.principal,
         proposal_id=proposal_id,
@@ -243,9 +259,10 @@ def decide_proposal(
     response={200: ReplayOut} | PROBLEMS,
     operation_id="replayRun",
 )
+@needs("runs:read")
 def replay_run(request: HttpRequest, run_id: UUID) -> dict[str, Any]:
     """Re-run the journal on recorded results. Executes nothing."""
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     return services.replay(by=auth.principal, run_id=run_id)
 
 
@@ -254,9 +271,10 @@ def replay_run(request: HttpRequest, run_id: UUID) -> dict[str, Any]:
     response={200: list[EffectOut]} | PROBLEMS,
     operation_id="listEffects",
 )
+@needs("runs:read")
 def list_effects(request: HttpRequest, run_id: UUID) -> list[Call]:
     """What a run did to the world, or may have done."""
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     run = queries.get_run(run_id, principal=auth.principal)
     return queries.effects_of([run], auth.principal)[run.id]
 
@@ -266,11 +284,12 @@ def list_effects(request: HttpRequest, run_id: UUID) -> list[Call]:
     response={200: EffectOut} | PROBLEMS,
     operation_id="settleEffect",
 )
+@needs("runs:write")
 def settle_effect(
     request: HttpRequest, run_id: UUID, call_id: UUID, body: EffectVerdictIn
 ) -> Call:
     """Say of an effect in doubt: happened, did_not_happen, or retry."""
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return services.settle_effect(
         by=auth.principal,
         run_id=run_id,
@@ -285,8 +304,9 @@ def settle_effect(
     response={200: list[RunOut]} | PROBLEMS,
     operation_id="listDeadLetters",
 )
+@needs("runs:read")
 def list_dead_letters(request: HttpRequest) -> list[Run]:
-    auth = caller(request, "runs:read")
+    auth = caller(request)
     return list(queries.dead_letters(principal=auth.principal))
 
 
@@ -295,9 +315,10 @@ def list_dead_letters(request: HttpRequest) -> list[Run]:
     response={200: BulkOut} | PROBLEMS,
     operation_id="actOnDeadLetters",
 )
+@needs("runs:write")
 def act_on_dead_letters(request: HttpRequest, body: BulkIn) -> services.Progress:
     """Act on the oldest that match; ask again while `left` falls."""
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return services.act_on_matching(
         by=auth.principal,
         which=services.Filter(body.reason_code, body.kind, body.before),
@@ -312,8 +333,9 @@ def act_on_dead_letters(request: HttpRequest, body: BulkIn) -> services.Progress
     response={200: RunOut} | PROBLEMS,
     operation_id="actOnDeadLetter",
 )
+@needs("runs:write")
 def act_on_dead_letter(request: HttpRequest, run_id: UUID, body: DeadLetterIn) -> Run:
-    auth = caller(request, "runs:write")
+    auth = caller(request)
     return services.act_on_dead_letter(
         by=auth.principal, run_id=run_id, action=body.action, reason=body.reason
     )

@@ -117,8 +117,7 @@ def judge_rescue() -> Verdict:
     return Verdict(ring, frozenset(known) | {ring.primary.kid})
 
 
-#: `vault` stands below `access`, so roles and scopes are read as data.
-EVERYTHING = "*"
+#: `vault` stands below `access`, so roles are read as data.
 
 
 def check_keeper(user: Any) -> None:
@@ -130,13 +129,11 @@ def check_keeper(user: Any) -> None:
     raise NotVaultKeeper("The vault needs the role admin.", needed="admin")
 
 
-def check_credential(auth: Any, scope: str) -> None:
-    """Refuse a credential without the scope, or of somebody who is no administrator.
+def check_credential(auth: Any) -> None:
+    """Refuse a credential of somebody who is no administrator.
 
     Raises: NotVaultKeeper.
     """
-    if not auth.scopes & {EVERYTHING, "vault:*", scope}:
-        raise NotVaultKeeper(f"This needs the scope {scope}.", needed=scope)
     if auth.principal.kind != "system":
         if auth.principal.user is None:
             raise NotVaultKeeper("The vault needs the role admin.", needed="admin")

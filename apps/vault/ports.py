@@ -21,6 +21,8 @@ from apps.vault.errors import BadKeyRing
 _unsealed: list[Callable[[], object]] = []
 _places: "list[Callable[[str, UUID], Place | None]]" = []
 
+#: What a secret is for that an extension is given, and no other part of Polar uses.
+FOR_EXTENSIONS = "secret of extensions"
 #: Units: bytes.
 KEY_BYTES = 32
 #: A random key repeats few of its bytes; fewer distinct ones than this is no key.
@@ -45,13 +47,15 @@ class Place:
     """Where a secret is used, where it is entered, and how it is tried out.
 
     `test` may reach outside; it is called with no transaction open. None: nothing
-    can say whether the value is the right one.
+    can say whether the value is the right one. `instead`: what a person does where
+    nobody knows the value to type it, such as connecting again.
     """
 
     used_by: str
     page: str = ""
     command: str = ""
     test: Callable[[], Tested] | None = None
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

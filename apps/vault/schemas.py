@@ -63,6 +63,7 @@ class EntryOut(Out):
     state: str
     problem: str
     is_testable: bool
+    instead: str
 
 
 class PreviewOut(Out):
@@ -75,6 +76,18 @@ class PreviewOut(Out):
 
 class ReasonIn(In):
     reason: str = Field("", max_length=300)
+
+
+class SecretIn(In):
+    name: str = Field(max_length=120)
+    value: SecretStr = Field(max_length=LONGEST_VALUE)
+
+
+class KeyKitOut(Out):
+    recipient: str
+    form: str
+    opens: int
+    proved_at: datetime | None
 
 
 class ValueIn(In):

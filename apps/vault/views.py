@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 from apps.common import pages
 from apps.common.actor import Actor
 from apps.common.errors import NotFound, PolarError
-from apps.vault import policies, queries, services
+from apps.vault import policies, ports, queries, services
 from apps.vault.models import RecoveryForm
 
 #: How many lines of the checklist a page carries; the command lists all.
@@ -142,6 +142,21 @@ def _reenter(by: Actor, request: HttpRequest) -> str:
     return f"{told.name} is stored; it is {told.state}{said}"
 
 
+def _retest(by: Actor, request: HttpRequest) -> str:
+    entries = services.retest_entered(by=by)
+    green = sum(entry.state == "ok" for entry in entries)
+    return f"Tried out: {green} of {len(entries)} are good."
+
+
+def _store(by: Actor, request: HttpRequest) -> str:
+    told = services.store_secret(
+        by=by,
+        name=request.POST.get("name", "").strip(),
+        value=request.POST.get("value", "").strip(),
+    )
+    return f"{told.name} is stored; used by {told.used_by}."
+
+
 def _forget(by: Actor, request: HttpRequest) -> str:
     services.forget(by=by, secret_id=_id(request), reason=_reason(request))
     return "Removed for good."
@@ -159,6 +174,8 @@ ACTIONS: dict[str, Callable[[Actor, HttpRequest], str]] = {
     "recover": _recover,
     "accept-loss": _accept_loss,
     "reenter": _reenter,
+    "store": _store,
+    "retest": _retest,
     "forget": _forget,
 }
 
@@ -175,11 +192,13 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "progress": services.progress(),
         "entries": entries[:ENTRIES_SHOWN],
         "entry_count": len(entries),
+        "has_entered": any(each.state in ("entered", "refused") for each in entries),
         "green": sum(entry.state == "ok" for entry in entries),
         "forms": RecoveryForm.choices,
         "page": page,
         "is_by_operator": told.reason == "sealed_by_operator",
         "is_missing": told.reason == "missing_key",
+        "for_extensions": ports.FOR_EXTENSIONS,
     }
 
 

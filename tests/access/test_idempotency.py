@@ -1,5 +1,6 @@
 """A write sent twice under one key happens once and is answered twice."""
 
+import hashlib
 import json
 from datetime import timedelta
 
@@ -114,6 +115,31 @@ def test_key_when_answer_is_secret_then_not_kept(client, workspace):
     assert (first.status_code, second.status_code) == (201, 409)
     assert raw not in str(list(KeyedAnswer.objects.values()))
     assert Token.objects.filter(name="n").count() == 1
+
+
+@pytest.mark.parametrize("form", ["offline", "shares"])
+def test_key_when_answer_is_a_recovery_kit_then_not_kept(client, workspace, form):
+    headers = bearer()
+    body = {"form": form}
+
+    first = send(client, headers, url="/api/v1/vault/kits", reason=body)
+    second = send(client, headers, url="/api/v1/vault/kits", reason=body)
+
+    assert (first.status_code, second.status_code) == (201, 409)
+    kept = str(list(KeyedAnswer.objects.values()))
+    assert [line for line in first.json()["lines"] if line in kept] == []
+
+
+def test_key_when_the_request_has_a_password_then_no_plain_hash_of_it(
+    client, workspace
+):
+    body = {"username": "dora", "password": "a-password-of-dora", "role": "viewer"}
+
+    send(client, bearer(), url="/api/v1/users", reason=body)
+
+    (row,) = KeyedAnswer.objects.all()
+    sent = f"POST /api/v1/users\0application/json\0{json.dumps(body)}".encode()
+    assert row.request_digest != hashlib.sha256(sent).hexdigest()
 
 
 TURNS = "/api/v1/orchestrate"

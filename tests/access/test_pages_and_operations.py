@@ -80,6 +80,7 @@ OPERATIONS = {
     "vault:act": (
         "rotateVault finishVaultRotation reencryptVault sealVault unsealVault"
         " recover acceptVaultLoss reenterSecret forgetSecret verifyBackup dropKit"
+        " storeSecret testVaultChecklist previewVaultRotation"
     ),
     "vault:make_kit": "makeKit",
 }

@@ -11,7 +11,9 @@ from apps.access.models import RecoveryCode, Role, SecondFactor, SignIn
 from apps.access.services import factors, lockout
 from apps.audit.models import Event
 from apps.common import clock
+from apps.common.actor import SYSTEM
 from apps.common.errors import Conflict, Denied, Invalid, RateLimited, Unauthenticated
+from apps.vault import services as vault
 from tests import people
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +38,17 @@ def sign_in(client, name="alice", password=people.PASSWORD, **options):
 def set_up(user) -> tuple[str, list[str]]:
     key = factors.begin(user=user)
     return key, factors.confirm(user=user, code=pyotp.TOTP(key).at(clock.now()))
+
+
+def test_factor_whose_key_was_lost_is_set_up_anew_not_typed(alice):
+    set_up(alice)
+
+    (entry,) = vault.checklist(everything=True)
+
+    assert entry.used_by == "the second factor of alice"
+    assert entry.command == "./polar access users drop-factor alice"
+    with pytest.raises(Conflict, match="is not typed"):
+        vault.reenter(by=SYSTEM, secret_id=entry.id, value="JBSWY3DPEHPK3PXP")
 
 
 def test_role_when_set_then_group_and_scopes_follow(system, alice, workspace):

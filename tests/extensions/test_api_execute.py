@@ -429,7 +429,7 @@ def test_a_budget_of_nothing_is_402_and_says_what_would_change_it(
 def test_a_sealed_vault_is_503_and_what_needs_no_secret_runs(
     execute, payload, orders, ada, runtime
 ):
-    vault.put(by=SYSTEM, name="orders/token", purpose="tool", value="canary")
+    vault.store_secret(by=SYSTEM, name="orders/token", value="canary")
     grants = {"secrets": {"Authorization": "orders/token"}}
     Extension.objects.filter(id=orders.id).update(trust="trusted", grants=grants)
     put(ada, "vault/seal", "vault:write", reason="the key may have leaked")

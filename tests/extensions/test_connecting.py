@@ -1,5 +1,6 @@
 """MCP servers that ask for OAuth: there, back, used, renewed, ended, and refused."""
 
+import base64
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ from apps.access import services as access
 from apps.access.errors import RoleRequired
 from apps.audit.models import Event
 from apps.common import clock
+from apps.common.actor import SYSTEM
 from apps.common.errors import Conflict, Denied, Invalid, PolarError
 from apps.extensions import ports, services
 from apps.extensions.adapters.mcp import McpRuntime
@@ -27,6 +29,7 @@ from apps.extensions.errors import (
     ToolMisconfigured,
 )
 from apps.extensions.models import Connection, ConnectionAsk, Extension, Link
+from apps.vault import services as vault
 from apps.vault.models import Secret
 from tests.fakes.oauth_server import OAuthWorld
 
@@ -314,8 +317,79 @@ def test_token_cannot_be_granted_to_another_extension(connected, orders):
     name = connection().secret_name("access")
     orders.trust, orders.grants = "trusted", {"secrets": {"TOKEN": name}}
 
-    with pytest.raises(ToolMisconfigured, match="never sent to another"):
+    with pytest.raises(ToolMisconfigured, match="never given to an extension"):
         sources.source_of(orders, "")
+
+
+@pytest.mark.parametrize(
+    "purpose", ["provider:openai", "second factor", "alert.webhook", "tool"]
+)
+def test_secret_of_something_else_cannot_be_granted(orders, purpose):
+    """An approver's extension reads no provider's key and no second factor."""
+    vault.put(by=SYSTEM, name="theirs", purpose=purpose, value="canary-of-theirs")
+    orders.trust, orders.grants = "trusted", {"secrets": {"TOKEN": "theirs"}}
+
+    with pytest.raises(ToolMisconfigured, match="secret of something else"):
+        sources.source_of(orders, "")
+
+
+# --- a lost key
+
+LOST, NEW = (base64.b64encode(bytes([n]) * 4 + bytes(range(28))) for n in (1, 2))
+
+
+@pytest.fixture
+def lose(settings):
+    """Begin with one key; then it is gone, which is accepted."""
+    settings.POLAR_VAULT_KEY = ""
+    settings.POLAR_VAULT_KEYS = f"k1:{LOST.decode()}"
+
+    def run():
+        settings.POLAR_VAULT_KEYS = f"k2:{NEW.decode()}"
+        return vault.accept_loss(by=SYSTEM, reason="gone with its disk")
+
+    return run
+
+
+def test_lost_tokens_are_on_the_checklist_and_connecting_again_is_the_way(
+    world, lose, connected, call, ask, finish
+):
+    lost = lose()
+
+    told = vault.checklist()
+    assert (len(told), {each.state for each in told}) == (lost, {"missing"})
+    assert {each.used_by for each in told} == {"the connection of extension desk"}
+    assert "connects desk again" in told[0].instead
+    with pytest.raises(Conflict, match="is not typed"):
+        vault.reenter(by=SYSTEM, secret_id=told[0].id, value="guessed")
+
+    finish(world.consent(ask().url))
+
+    assert vault.checklist() == []
+    assert call("desk__whoami").output
+
+
+def test_client_whose_secret_was_lost_registers_anew(world, lose, wanted, ask, finish):
+    world.auth_methods = ["client_secret_basic"]
+    finish(world.consent(ask().url))
+    assert Secret.objects.filter(name="oauth/desk/server/client").exists()
+    registered = len(world.clients)
+    lose()
+
+    finish(world.consent(ask().url))
+
+    assert len(world.clients) == registered + 1
+    assert vault.checklist() == []
+
+
+def test_stored_secret_says_which_extension_is_given_it(orders):
+    Extension.objects.filter(id=orders.id).update(
+        grants={"secrets": {"TOKEN": "orders/token"}}
+    )
+
+    told = vault.store_secret(by=SYSTEM, name="orders/token", value="v")
+
+    assert (told.used_by, told.page) == ("extension orders", "/extensions/orders/")
 
 
 # --- refusals

@@ -56,6 +56,7 @@ FILE_ROOMS = frozenset(
 FOLDER_ROOMS = frozenset(
     {
         "adapters",
+        "api",
         "engine",
         "management",
         "migrations",
@@ -91,6 +92,7 @@ COMMON_ROOMS = frozenset(
         "periods",
         "redaction",
         "schemas",
+        "scopes",
         "search",
         "shapes",
         "statements",

@@ -11,6 +11,8 @@ import signal
 import sys
 import time
 from base64 import b64encode
+from datetime import UTC, datetime
+from pathlib import Path
 
 from apps.common import failpoints
 
@@ -21,6 +23,8 @@ PLACES = ("vault.batch", "vault.batch_written")
 #: A rotation that is killed leaves at most one batch behind: of 10,000 secrets there is
 #: work for 100 kills and more.
 MOST_BATCHES = 2
+#: One line for each kill: when it was, as a database writes it.
+KILLED = "killed.txt"
 
 
 def fill(count: str) -> None:
@@ -36,9 +40,10 @@ def fill(count: str) -> None:
 def rotate_killed(kills: str, pause: str) -> None:
     """Be `vault rotate` again and again, each time dead by SIGKILL at its work.
 
-    Fails when one of them ended in another way. Each is a process of its own.
+    Fails when one of them ended in another way. Each is a process of its own, and its
+    moment is noted in `KILLED`, beside the log.
     """
-    chance = random.Random(1)
+    chance, noted = random.Random(1), Path(os.environ["JOURNEY_LOG"]).with_name(KILLED)
     for _ in range(int(kills)):
         place, reached = chance.choice(PLACES), chance.randint(1, MOST_BATCHES)
         child = os.fork()
@@ -47,6 +52,8 @@ def rotate_killed(kills: str, pause: str) -> None:
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
             sys.exit(f"a rotation ended by itself at {place}: {status}")
+        with noted.open("a") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}+00\n")
         time.sleep(float(pause))
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.fakes.openai_server import FakeOpenAI, openai_server
 from tests.journeys import leaks
 from tests.journeys.processes import House, eventually, house
-from tests.journeys.rekeying import NEW
+from tests.journeys.rekeying import KILLED, NEW
 from tests.journeys.storm import Storm, end
 
 SECRETS = int(os.environ.get("POLAR_REKEY_SECRETS", "0"))
@@ -36,6 +36,8 @@ MARKER = "marker-58c2a1"
 #: One rotation is killed, then it is calm so long. Units: seconds.
 PAUSE = 0.2
 PATIENCE = 600
+#: Turns before the storm.
+WARM = 8
 
 
 @pytest.fixture
@@ -91,6 +93,7 @@ def test_new_key_under_kills_while_turns_run_and_the_canary_stays(
     storm: Storm, vendor: FakeOpenAI
 ) -> None:
     polar = storm.polar
+    warm(storm)
     begun = time.monotonic()
     turns = threading.Thread(target=submit, args=(storm,))
     turns.start()
@@ -100,29 +103,56 @@ def test_new_key_under_kills_while_turns_run_and_the_canary_stays(
     turns.join(PATIENCE)
     assert storm.quiet(), polar.states()
 
-    check_turns(polar, vendor)
+    amid = check_turns(polar, vendor)
     told = check_secrets(polar)
     read = leaks.seek(polar, [CANARY], MARKER)
     sys.stdout.write(
-        f"rekeying: {told} secrets, {KILLS} kills, {TURNS} turns,"
-        f" {time.monotonic() - begun:.0f} s; canary sought in {read} bytes\n"
+        f"rekeying: {told} secrets, {KILLS} kills, {TURNS} turns, {amid} of them amid"
+        f" the kills, {time.monotonic() - begun:.0f} s; canary sought in {read} bytes\n"
     )
+
+
+def warm(storm: Storm) -> None:
+    """Let both workers load what a turn needs, so that the storm meets them at work."""
+    storm.submit([f"{MARKER} warm {number}" for number in range(WARM)])
+    assert storm.quiet(), storm.polar.states()
 
 
 def submit(storm: Storm) -> None:
-    texts = [f"{MARKER} {number}" for number in range(TURNS)]
-    storm.submit(texts, over=KILLS * PAUSE * 2)
+    """Ask one turn after another, in step with the kills: however long these take,
+    turns run from the first to the last of them."""
+    for number in range(TURNS):
+        behind = number * KILLS // TURNS
+        assert eventually(lambda at=behind: len(kills(storm.polar)) >= at, PATIENCE)
+        storm.ask(WARM + number, f"{MARKER} {number}")
 
 
-def check_turns(polar: House, vendor: FakeOpenAI) -> None:
-    """Every turn was answered by the vendor, who saw the right key and no other."""
+def kills(polar: House) -> list[str]:
+    """Return the moment of each kill that was."""
+    noted = polar.log.with_name(KILLED)
+    return noted.read_text().splitlines() if noted.exists() else []
+
+
+def check_turns(polar: House, vendor: FakeOpenAI) -> int:
+    """Every turn was answered by the vendor, who saw the right key and no other.
+
+    Returns how many ended between the first and the last kill.
+    """
     turns = polar.rows(
         "SELECT state, count(*) FROM runs_run WHERE kind = 'agents.turn' GROUP BY state"
     )
-    assert turns == [("succeeded", TURNS)]
-    assert len(vendor.requests) >= TURNS
+    assert turns == [("succeeded", WARM + TURNS)]
+    assert len(vendor.requests) >= WARM + TURNS
     sent = {each["authorization"] for each in vendor.headers_seen}
     assert sent == {f"Bearer {CANARY}"}
+    moments = kills(polar)
+    assert len(moments) == KILLS
+    amid = polar.rows(
+        "SELECT count(*) FROM runs_run WHERE kind = 'agents.turn'"
+        f" AND finished_at BETWEEN '{moments[0]}' AND '{moments[-1]}'"
+    )
+    assert amid[0][0] > TURNS * 0.5, "the storm was over before the turns were"
+    return int(amid[0][0])
 
 
 def check_secrets(polar: House) -> int:

@@ -182,6 +182,21 @@ def test_lost_key_with_nothing_is_entered_again_until_all_is_green(
     assert eventually(lambda: state(polar, run) == "succeeded", 120)
 
 
+def test_vault_recovery_when_followed_with_config_set_then_all_is_green(
+    polar: Install,
+) -> None:
+    """The seed's 2.2: a new key, everything upserted again by `polar config set`."""
+    lose_the_key(polar)
+    run = ask(polar)
+    (polar.folder / "key.txt").write_text(OLD + "\n")
+
+    said = [polar.follow(block) for block in blocks("vault-recovery")]
+
+    assert "[missing] provider.openai.key" in said[1]
+    assert "[ok] provider.openai.key" in said[2]
+    assert eventually(lambda: state(polar, run) == "succeeded", 120)
+
+
 LINES = "The same as lines to type"
 SERVED_BY = "SELECT served_by FROM agents_turn ORDER BY created_at DESC"
 #: What step 4 of the runbook of a refused request sends.

@@ -11,11 +11,14 @@ import pytest
 from apps.access import services as access
 from apps.access.errors import RoleRequired
 from apps.common.egress import EgressRefused
+from apps.common.errors import Invalid, NotFound
 from apps.gateway import services as gateway
-from apps.gateway.models import Call
+from apps.gateway.models import Call, Grant
 from apps.reliability import services
 from apps.reliability.engine.findings import Finding
 from apps.reliability.models import Notice
+from apps.vault import services as vault
+from apps.vault.models import Secret
 
 KEY = "a-secret-of-24-characters"
 
@@ -107,6 +110,33 @@ def test_inside_address_that_nobody_wrote_down_is_refused(workspace):
         services.save_webhook(
             by=access.system_principal(), url="http://127.0.0.1:1/x", secret=KEY
         )
+
+
+def test_removed_webhook_leaves_no_secret_and_no_grant(hook):
+    grants = Grant.objects.filter(capabilities=["alert.deliver"])
+    assert grants.get().revoked_at is None
+
+    services.remove_webhook(by=access.system_principal(), webhook_id=hook.id)
+
+    assert not Secret.objects.exists()
+    assert grants.get().revoked_at is not None
+    with pytest.raises(NotFound):
+        services.remove_webhook(by=access.system_principal(), webhook_id=hook.id)
+
+
+def test_checklist_of_a_lost_key_names_the_webhook(hook):
+    (entry,) = vault.checklist(everything=True)
+
+    assert entry.used_by == f"alerts to {hook.url}"
+    assert entry.command == f"./polar alerts webhook {hook.url}"
+
+
+@pytest.mark.parametrize(
+    ("url", "secret"), [("https://example.com/x", "short"), ("", KEY), ("a\nb", KEY)]
+)
+def test_webhook_that_cannot_be_is_refused_by_field(workspace, url, secret):
+    with pytest.raises(Invalid):
+        services.save_webhook(by=access.system_principal(), url=url, secret=secret)
 
 
 def test_operator_may_not_add_a_webhook(alice):

@@ -7,15 +7,18 @@ request of a key through at a time, and after a crash the repeat does the work.
 Source: draft-ietf-httpapi-idempotency-key-header-07
 """
 
-import hashlib
 from datetime import timedelta
 
 from django.db import transaction
+from django.utils.crypto import salted_hmac
 
 from apps.access.models import KeyedAnswer, Principal
 from apps.common import clock
 from apps.common.errors import Conflict, FieldProblem, Invalid
 
+#: A request may carry a password: what is kept of it cannot be guessed at without
+#: the key of this install.
+SALT = "polar.access.answers"
 LONGEST_KEY = 200
 KEPT_FOR = timedelta(hours=24)
 #: How many answers that are over one write clears.
@@ -37,7 +40,7 @@ def begin_answer(
             "Idempotency-Key", "cannot be a key", f"1 to {LONGEST_KEY} characters"
         )
         raise Invalid("This Idempotency-Key cannot be one.", fields=(problem,))
-    digest = hashlib.sha256(request).hexdigest()
+    digest = salted_hmac(SALT, request, algorithm="sha256").hexdigest()
     now = clock.now()
     with transaction.atomic():
         over = KeyedAnswer.objects.filter(expires_at__lte=now).values("id")[:CLEARED]

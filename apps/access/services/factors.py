@@ -8,10 +8,12 @@ Source: RFC 6238.
 import hashlib
 import io
 import secrets
+from uuid import UUID
 
 import pyotp
 import segno
 from django.db import transaction
+from django.urls import reverse
 
 from apps.access.models import (
     AccessPolicy,
@@ -31,6 +33,7 @@ from apps.common import clock
 from apps.common.actor import Actor
 from apps.common.errors import Conflict, Denied
 from apps.vault import services as vault
+from apps.vault.ports import Place
 
 RECOVERY_CODES = 10
 #: 80 random bits in hex. Units: bytes.
@@ -159,6 +162,22 @@ def require_second_factor(*, by: Principal, required: bool, reason: str = "") ->
         actor=by.actor,
         reason=reason,
         data={"second_factor_required": required},
+    )
+
+
+def place_of_factor(purpose: str, secret_id: UUID) -> Place | None:
+    """Tell the vault whose authenticator a key belongs to. Nobody types it again."""
+    if purpose != PURPOSE:
+        return None
+    factor = SecondFactor.objects.filter(secret_id=secret_id).first()
+    if factor is None:
+        return None
+    name = factor.user.username
+    return Place(
+        used_by=f"the second factor of {name}",
+        page=reverse("access:users"),
+        command=f"./polar access users drop-factor {name}",
+        instead=f"Remove the second factor of {name}, who then sets up another.",
     )
 
 

@@ -24,6 +24,7 @@ from apps.access.policies import can_role, check_role
 from apps.access.services import factors, lockout
 from apps.common import clock, pages
 from apps.common.errors import Conflict, NotFound, PolarError
+from apps.common.units import whole_number
 
 #: Half a sign-in: the password was right, the second factor is still to come.
 HALF = "half_sign_in"
@@ -305,7 +306,7 @@ def add_token(request: HttpRequest) -> HttpResponse:
     by, given = _principal(request), request.POST
     fresh = ""
     try:
-        days = int(given["days"]) if given.get("days", "").isdecimal() else 0
+        days = whole_number(given.get("days", "")) or 0
         _, fresh = services.issue_token(
             by=by,
             principal=by,
@@ -329,8 +330,7 @@ def revoke_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
 
 @require_POST
 def limit_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
-    given = request.POST.get("rate", "")
-    rate = int(given) if given.isdecimal() and len(given) < 9 else 0
+    rate = whole_number(request.POST.get("rate", "")) or 0
     try:
         services.limit_token(
             by=_principal(request), token_id=token_id, rate_per_minute=rate

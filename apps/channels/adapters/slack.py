@@ -304,7 +304,7 @@ def _stand_by(client: GuardedWebClient, tokens: Tokens, stopping: Stopping) -> N
             "Slack is not heard: it needs an app token (xapp-…) for Socket Mode, or "
             "the signing secret for events by HTTP."
         )
-    while not stopping():
+    while True:
         ask(client, "auth.test")
         for _ in range(STAND_BY_SECONDS):
             if stopping():

@@ -18,6 +18,7 @@ from apps.channels.adapters.files import LARGEST_FILE
 from apps.channels.errors import ChannelRefused, DeliveryUnknown
 from apps.common import egress
 from apps.common.errors import UpstreamError
+from apps.common.units import whole_number
 
 API_URL: Final = "https://slack.com/api/"
 #: Files lie here and nowhere else; the token is shown to nobody else.
@@ -127,7 +128,8 @@ def _refusal(method: str, answer: Any) -> Exception:
 def _wait(headers: Any) -> float:
     lowered = {str(key).lower(): str(value) for key, value in dict(headers).items()}
     said = lowered.get("retry-after", "")
-    return float(said) if said.isdigit() else USUAL_WAIT
+    asked = whole_number(said)
+    return USUAL_WAIT if asked is None else float(asked)
 
 
 def load_file(url: str, token: str, *, home: str, local: frozenset[str]) -> bytes:

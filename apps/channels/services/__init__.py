@@ -49,6 +49,7 @@ from apps.channels.services.people import (
     refuse_pairing,
     set_tier,
 )
+from apps.channels.services.places import place_of_token
 
 SEND_KIND = outbox.SEND_KIND
 FOLLOW_KIND = progress.FOLLOW_KIND
@@ -92,6 +93,7 @@ __all__ = [
     "keep_listening",
     "listen",
     "open_web_account",
+    "place_of_token",
     "receive",
     "refuse_pairing",
     "resend",

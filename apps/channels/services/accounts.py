@@ -31,6 +31,8 @@ from apps.vault.models import Secret
 
 logger = logging.getLogger(__name__)
 
+#: How the purpose of a bot's secret begins.
+PURPOSE = "the token of the"
 MOST_ALLOWED = 200
 LONGEST_ID = 80
 MOST_PER_MINUTE = 600
@@ -97,7 +99,7 @@ def save_bot(
     secret = vault.put(
         by=by.actor,
         name=f"channel/{workspace.slug}/{slug}/token",
-        purpose=f"the token of the {kind} account {slug}",
+        purpose=f"{PURPOSE} {kind} account {slug}",
         value=token.strip(),
         workspace_id=workspace.id,
     )

@@ -33,6 +33,7 @@ from apps.channels.engine import door
 from apps.channels.engine import stream as streams
 from apps.common import clock, ids, pages
 from apps.common.errors import NotFound, PolarError
+from apps.common.units import whole_number
 
 #: How many conversations the side list shows, and turns one page shows.
 LISTED = 40
@@ -146,8 +147,7 @@ def answer(request: HttpRequest, turn_id: UUID) -> HttpResponse:
 async def stream(request: HttpRequest, turn_id: UUID) -> HttpResponseBase:
     """Server-sent events of one turn; Last-Event-ID resumes."""
     turn = await sync_to_async(_turn_for)(request, turn_id)
-    last = request.headers.get("Last-Event-ID", "0")
-    seq = int(last) if last.isdigit() else 0
+    seq = whole_number(request.headers.get("Last-Event-ID", "")) or 0
     response = StreamingHttpResponse(
         _events(turn, seq), content_type="text/event-stream"
     )

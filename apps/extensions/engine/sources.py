@@ -12,6 +12,7 @@ from apps.extensions import ports
 from apps.extensions.errors import DefinitionChanged, ToolMisconfigured
 from apps.extensions.models import Capability, Extension, Trust
 from apps.gateway.ports import PRIVATE, UNTRUSTED, EffectClass, Json
+from apps.vault import ports as vault_ports
 from apps.vault import queries as vault
 
 from . import connections, store
@@ -148,9 +149,9 @@ def _secret_id(row: Extension, name: str) -> UUID:
     found = vault.find_secret(name)
     if found is None:
         raise ToolMisconfigured(f"{row.ext_id} needs the secret {name!r}: store it.")
-    if found.purpose == connections.PURPOSE:
+    if found.purpose != vault_ports.FOR_EXTENSIONS:
         raise ToolMisconfigured(
-            f"{name!r} was issued for one server by its authorization server; it is "
-            "never sent to another."
+            f"{name!r} is a secret of something else and is never given to an "
+            f"extension; store one for {row.ext_id} under a name of its own."
         )
     return found.id

@@ -28,6 +28,7 @@ from .lifecycle import retrust_extension as retrust_extension
 from .lifecycle import rollback_extension as rollback_extension
 from .ordering import Order as Order
 from .ordering import apply_lifecycle as apply_lifecycle
+from .places import place_of_secret as place_of_secret
 from .reviewing import Verdict as Verdict
 from .reviewing import quarantine as quarantine
 from .reviewing import review_extension as review_extension

@@ -8,6 +8,7 @@ the gateway; state is kept as a hash, verifier and tokens only in the vault.
 import base64
 import hashlib
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -34,6 +35,7 @@ from apps.extensions.models import (
 )
 from apps.extensions.queries import get_extension
 from apps.gateway.ports import Json
+from apps.vault.errors import SecretUnreadable
 
 from .guarded import check_may, decide
 from .installing import sync_mcp_server
@@ -218,7 +220,8 @@ def _client(
             auth_method=method,
         )
     if _is_known(connection, authority, order):
-        with connections.as_peer(connection) as peer:
+        # A client's secret that was lost with its key: Polar registers anew.
+        with suppress(SecretUnreadable), connections.as_peer(connection) as peer:
             return peer.client
     if not authority.registration_endpoint:
         raise Invalid(

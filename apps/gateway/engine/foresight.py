@@ -11,7 +11,7 @@ from .stages import approval, guardrail
 
 def asks_in_a_plan(request: CallRequest) -> bool:
     """Ask the stages that would ask a person. Writes nothing; nothing is decided."""
-    sight = see(request, "")
-    decision = Decision(request, ledger.new_row(request), clock.now(), sight)
+    call = ledger.new_row(request)
+    decision = Decision(request, call, clock.now(), see(request, call))
     guardrail.check(decision)
     return approval.may_be_planned(decision)

@@ -8,6 +8,7 @@ import httpx
 from apps.common import egress
 from apps.common.errors import Denied
 from apps.common.redaction import SecretStr
+from apps.common.units import whole_number
 from apps.providers.adapters.watch import base_url, key_headers, local_hosts
 from apps.providers.errors import ModelCallFailed
 from apps.providers.ports import (
@@ -133,5 +134,5 @@ def _check_status(answer: httpx.Response) -> None:
     raise ModelCallFailed(
         error_class,
         f"the server answered {status}",
-        retry_after=float(waits) if waits.isdigit() else None,
+        retry_after=whole_number(waits),
     )

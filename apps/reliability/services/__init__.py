@@ -61,8 +61,6 @@ from apps.reliability.services.incidents import review_incident as review_incide
 from apps.reliability.services.incidents import (
     transition_incident as transition_incident,
 )
-from apps.reliability.services.notices import remove_webhook as remove_webhook
-from apps.reliability.services.notices import save_webhook as save_webhook
 from apps.reliability.services.notices import send_due as send_due
 from apps.reliability.services.playing import STEP_SECONDS as STEP_SECONDS
 from apps.reliability.services.playing import carry_drill as carry_drill
@@ -89,3 +87,6 @@ from apps.reliability.services.steps import run_step as run_step
 from apps.reliability.services.store import accept_rollback as accept_rollback
 from apps.reliability.services.store import look_after_alarm as look_after_alarm
 from apps.reliability.services.store import resume_stale as resume_stale
+from apps.reliability.services.webhooks import place_of_webhook as place_of_webhook
+from apps.reliability.services.webhooks import remove_webhook as remove_webhook
+from apps.reliability.services.webhooks import save_webhook as save_webhook

@@ -13,14 +13,13 @@ from django.db.models import F
 
 from apps.access import queries as access
 from apps.access import services as access_services
-from apps.access.models import Principal, Role
-from apps.access.policies import check_role
+from apps.access.models import Principal
 from apps.audit import services as audit
 from apps.boards import services as boards
 from apps.boards.models import Task
-from apps.common import clock, egress, ids
+from apps.common import clock
 from apps.common.actor import SYSTEM
-from apps.common.errors import Invalid, NotFound, PolarError
+from apps.common.errors import NotFound, PolarError
 from apps.gateway import services as gateway
 from apps.gateway.ports import CallKind, CallRequest, EffectClass, Permit, Result, Risk
 from apps.reliability import ports
@@ -209,67 +208,3 @@ def words_of(row: Notice) -> str:
     alert = row.alert
     made_up = MADE_UP.get(alert.origin, "")
     return f"{made_up}{row.event} {alert.level}: {alert.code}. {alert.summary}"
-
-
-def save_webhook(*, by: Principal, url: str, secret: str, local: str = "") -> Webhook:
-    """Tell an address of every alert from now on, signed with its secret.
-
-    Writes: Webhook, Secret, and the grant that lets alerts go there.
-    Raises: RoleRequired (admin); Invalid; EgressRefused for an inside address that
-    is not written down in `local`.   Again: the same URL gets the new secret.
-    """
-    workspace = access.default_workspace()
-    check_role(by, Role.ADMIN, workspace)
-    if len(secret) < 16:
-        raise Invalid("The secret has at least 16 characters.")
-    egress.check_url(url, local=[local] if local else [])
-    with transaction.atomic():
-        name = f"alert.webhook.{ids.new_id().hex}"
-        before = Webhook.objects.select_related("secret").filter(url=url).first()
-        kept = vault.put(
-            by=by.actor,
-            name=before.secret.name if before else name,
-            purpose=PURPOSE,
-            value=secret,
-        )
-        hook, is_new = Webhook.objects.update_or_create(
-            url=url, defaults={"secret": kept, "local": local, "set_by": by.label}
-        )
-        if is_new:
-            _grant(by, url)
-        audit.record(
-            type="alert.webhook_saved",
-            actor=by.actor,
-            subject=("webhook", str(hook.id)),
-            data={"url": url, "local": local},
-        )
-    return hook
-
-
-def _grant(by: Principal, url: str) -> None:
-    gateway.make_grant(
-        by=by,
-        new=gateway.NewGrant(
-            kind=CallKind.MESSAGE,
-            capabilities=(CAPABILITY,),
-            reason=f"alerts to {url}"[:300],
-            principal=access_services.system_principal(),
-            constraints={"targets": [url]},
-        ),
-    )
-
-
-@transaction.atomic
-def remove_webhook(*, by: Principal, webhook_id: UUID) -> None:
-    """Tell it no more. Raises: RoleRequired, NotFound."""
-    check_role(by, Role.ADMIN, access.default_workspace())
-    hook = Webhook.objects.filter(id=webhook_id).first()
-    if hook is None:
-        raise NotFound("There is no such webhook.")
-    hook.delete()
-    audit.record(
-        type="alert.webhook_removed",
-        actor=by.actor,
-        subject=("webhook", str(webhook_id)),
-        data={"url": hook.url},
-    )

@@ -21,6 +21,7 @@ from apps.access.policies import can_role, check_role
 from apps.boards.models import Task
 from apps.common import clock, pages
 from apps.common.errors import NotFound, PolarError
+from apps.common.units import whole_number
 from apps.reliability import queries, services
 from apps.reliability.engine import incidents, slo, slo_chart, sops
 from apps.reliability.models import (
@@ -124,7 +125,7 @@ def change_incident(request: HttpRequest, incident_id: UUID) -> HttpResponse:
     seen: dict[str, Any] = {
         "by": by,
         "incident_id": incident_id,
-        "expected_version": int(version) if version.isdecimal() else 0,
+        "expected_version": whole_number(version) or 0,
     }
     reason = said.get("reason", "")
     try:
@@ -209,7 +210,7 @@ def silence_alert(request: HttpRequest) -> HttpResponse:
                 code=said.get("code", ""),
                 key=said.get("key", ""),
                 reason=said.get("reason", ""),
-                hours=int(hours) if hours.isdecimal() else 0,
+                hours=whole_number(hours) or 0,
             )
     except (PolarError, ValueError) as error:
         messages.error(request, f"Not silenced: {error}")

@@ -7,7 +7,15 @@ recovery kits and the way back from a lost key are here too.
 
 from apps.vault.engine import store
 from apps.vault.queries import get_secret
-from apps.vault.services.reentry import Entry, checklist, forget, reenter, retest
+from apps.vault.services.reentry import (
+    Entry,
+    checklist,
+    forget,
+    reenter,
+    retest,
+    retest_entered,
+    store_secret,
+)
 from apps.vault.services.rescuing import (
     Kit,
     accept_loss,
@@ -60,10 +68,12 @@ __all__ = [
     "reencrypt",
     "reenter",
     "retest",
+    "retest_entered",
     "rotate",
     "seal",
     "status",
     "store",
+    "store_secret",
     "tick",
     "unseal",
     "verify_backup",

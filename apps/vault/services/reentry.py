@@ -4,6 +4,7 @@ The checklist is the rows themselves: lost, unreadable, entered, tried out. Only
 place that uses a secret can say whether it is the right one; it plugs that in.
 """
 
+import re
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,12 +14,14 @@ from django.db.models import Q
 from apps.audit import services as audit
 from apps.common import clock
 from apps.common.actor import Actor
+from apps.common.errors import Conflict, FieldProblem, Invalid
 from apps.vault import ports
 from apps.vault.models import Secret
-from apps.vault.queries import get_secret
+from apps.vault.queries import find_secret, get_secret
 from apps.vault.services.secrets import delete, put
 
 MISSING, REFUSED, ENTERED, GREEN = "missing", "refused", "entered", "ok"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,119}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Entry:
     state: str
     problem: str
     is_testable: bool
+    instead: str
 
 
 def checklist(*, everything: bool = False) -> list[Entry]:
@@ -52,9 +56,12 @@ def checklist(*, everything: bool = False) -> list[Entry]:
 def reenter(*, by: Actor, secret_id: UUID, value: str) -> Entry:
     """Store a lost secret anew, in its own row, and try it out.
 
-    Raises: NotFound, VaultSealed, Invalid.   Again: tries it out again.
+    Raises: NotFound, VaultSealed, Invalid; Conflict for one that nobody can type.
+    Again: tries it out again.
     """
     row = get_secret(secret_id)
+    if instead := ports.place_of(row.purpose, row.pk).instead:
+        raise Conflict(f"{row.name} is not typed. {instead}")
     put(
         by=by,
         name=row.name,
@@ -63,6 +70,23 @@ def reenter(*, by: Actor, secret_id: UUID, value: str) -> Entry:
         workspace_id=row.workspace_id,
     )
     return retest(by=by, secret_id=secret_id)
+
+
+def store_secret(*, by: Actor, name: str, value: str) -> Entry:
+    """Store what an extension is given, under the name that its grants say.
+
+    Raises: VaultSealed; Invalid; Conflict for a name that something else owns.
+    Again: the value that was stored last counts.
+    """
+    if not NAME.fullmatch(name):
+        problem = FieldProblem("name", "cannot be a name", "such as orders/token")
+        raise Invalid("This secret cannot be stored.", fields=(problem,))
+    before = find_secret(name)
+    if before is not None and before.purpose != ports.FOR_EXTENSIONS:
+        owner = ports.place_of(before.purpose, before.pk).used_by
+        raise Conflict(f"{name} belongs to {owner}; change it there.")
+    row = put(by=by, name=name, purpose=ports.FOR_EXTENSIONS, value=value)
+    return _entry(get_secret(row.pk))
 
 
 def retest(*, by: Actor, secret_id: UUID) -> Entry:
@@ -90,6 +114,17 @@ def retest(*, by: Actor, secret_id: UUID) -> Entry:
     return _entry(get_secret(secret_id))
 
 
+def retest_entered(*, by: Actor) -> list[Entry]:
+    """Try out all that was entered by another door, such as a provider's page.
+
+    Returns the checklist as it is then.   Again: tries what is still not good.
+    """
+    for entry in checklist():
+        if entry.state in (ENTERED, REFUSED):
+            retest(by=by, secret_id=entry.id)
+    return checklist()
+
+
 def forget(*, by: Actor, secret_id: UUID, reason: str) -> None:
     """Remove a secret that nothing needs any more. Raises: NotFound, Conflict."""
     delete(by=by, secret_id=secret_id, reason=reason)
@@ -108,6 +143,7 @@ def _entry(secret: Secret) -> Entry:
         state=_state(secret, is_testable=place.test is not None),
         problem=secret.check_problem,
         is_testable=place.test is not None,
+        instead=place.instead,
     )
 
 

@@ -93,6 +93,7 @@ def delete(*, by: Actor, secret_id: UUID, reason: str = "") -> None:
     """
     secret = get_secret(secret_id)
     facts = {"name": secret.name, "fingerprint": secret.fingerprint}
+    was_unreadable = secret.unreadable_since is not None
     try:
         secret.delete()
     except ProtectedError as error:
@@ -105,6 +106,8 @@ def delete(*, by: Actor, secret_id: UUID, reason: str = "") -> None:
         reason=reason,
         data=facts,
     )
+    if was_unreadable:
+        ports.ring_unsealed()  # what waited for it finds another, or says it is gone
 
 
 @transaction.atomic
@@ -208,5 +211,7 @@ def _check_new(new: NewValue) -> None:
         for name, limit in limits.items()
         if not 0 < len(getattr(new, name)) <= limit
     )
+    if any("\ud800" <= sign <= "\udfff" for sign in new.value):
+        problems += (FieldProblem("value", "carries half a character", "whole text"),)
     if problems:
         raise Invalid("This secret cannot be stored.", fields=problems)

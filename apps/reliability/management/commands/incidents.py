@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.access import services as access
 from apps.common.errors import Invalid, NotFound, PolarError
+from apps.common.units import whole_number
 from apps.reliability import queries, services
 from apps.reliability.engine import sops
 from apps.reliability.models import Incident, Severity
@@ -134,8 +135,8 @@ def _find(ident: str) -> Incident:
     """Raises: NotFound, Invalid."""
     number = ident.upper().removeprefix("INC-")
     rows = queries.incidents(principal=access.system_principal())
-    if number.isdecimal():
-        found: Incident | None = rows.filter(number=int(number)).first()
+    if (place := whole_number(number)) is not None:
+        found: Incident | None = rows.filter(number=place).first()
     elif len(ident.replace("-", "")) == 32:
         found = rows.filter(id=ident).first()
     else:

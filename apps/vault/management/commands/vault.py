@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.common.actor import Actor
 from apps.common.errors import Conflict, Invalid, PolarError
 from apps.vault import ports, queries, services
+from apps.vault.models import Secret
 from apps.vault.queries import Status
 from apps.vault.services import Entry, Progress
 
@@ -36,6 +37,8 @@ VERBS = (
     ("unseal", "lift the seal"),
     ("export-recovery", "make or drop a recovery kit"),
     ("checklist", "every secret to enter again, and where"),
+    ("put", "store what an extension is given, from stdin"),
+    ("forget", "remove a secret that nothing needs"),
 )
 
 
@@ -62,6 +65,12 @@ class Command(BaseCommand):
         made["checklist"].add_argument(
             "--all", action="store_true", help="every secret: after a leak"
         )
+        made["checklist"].add_argument(
+            "--try", action="store_true", help="try out what was entered elsewhere"
+        )
+        made["put"].add_argument("name", help="as the extension's grants say it")
+        made["forget"].add_argument("name")
+        made["forget"].add_argument("--reason", required=True)
         rescue = made["recover"]
         rescue.add_argument(
             "--nothing",
@@ -153,10 +162,20 @@ class Command(BaseCommand):
         self._say(options, asdict(told), text)
         return DAMAGED if told.unreadable else OPEN
 
+    def _put(self, options: dict[str, Any]) -> int:
+        value = self._read(f"Paste the value of {options['name']}").strip()
+        told = services.store_secret(by=OPERATOR, name=options["name"], value=value)
+        self._say(options, asdict(told), f"{told.name}: stored, for {told.used_by}")
+        return OPEN
+
+    def _forget(self, options: dict[str, Any]) -> int:
+        row = _named(options["name"])
+        services.forget(by=OPERATOR, secret_id=row.pk, reason=options["reason"])
+        self._say(options, {"forgotten": row.name}, f"{row.name}: removed for good")
+        return OPEN
+
     def _enter(self, options: dict[str, Any]) -> int:
-        row = queries.find_secret(options["enter"])
-        if row is None:
-            raise Invalid(f"There is no secret named {options['enter']}.")
+        row = _named(options["enter"])
         value = self._read(f"Paste the value of {row.name}").strip()
         told = services.reenter(by=OPERATOR, secret_id=row.pk, value=value)
         text = f"{told.name}: {told.state} {told.problem}".strip()
@@ -216,6 +235,8 @@ class Command(BaseCommand):
         return os.fdopen(new, "w")
 
     def _checklist(self, options: dict[str, Any]) -> int:
+        if options["try"]:
+            services.retest_entered(by=OPERATOR)
         entries = services.checklist(everything=options["all"])
         if options["json"]:
             told = [asdict(entry) for entry in entries]
@@ -231,7 +252,8 @@ class Command(BaseCommand):
             if entry.problem:
                 self.stdout.write(f"    {entry.problem}")
             page = f" or on {entry.page}" if entry.page else ""
-            self.stdout.write(f"    enter it with {entry.command}{page}")
+            way = entry.instead or "Enter it:"
+            self.stdout.write(f"    {way} {entry.command}{page}")
         if not entries:
             self.stdout.write("Nothing is lost and nothing is unreadable.")
 
@@ -240,6 +262,13 @@ class Command(BaseCommand):
         if sys.stdin.isatty():
             self.stderr.write(f"{prompt}, then press Ctrl-D.")
         return sys.stdin.read()
+
+
+def _named(name: str) -> Secret:
+    row = queries.find_secret(name)
+    if row is None:
+        raise Invalid(f"There is no secret named {name}.")
+    return row
 
 
 def _check_code(proved: str) -> str:
