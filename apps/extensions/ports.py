@@ -117,6 +117,10 @@ class Transport(StrEnum):
     HTTP = "http"  # an MCP server behind a streamable HTTP URL
 
 
+#: Transports of servers, which are asked what they offer.
+SERVED = frozenset({Transport.STDIO, Transport.HTTP})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
     """What a part may reach, already narrowed by trust: a `sandboxed` extension's
