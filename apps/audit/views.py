@@ -70,11 +70,6 @@ def verify(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(reverse("audit:list"))
 
 
-@require_GET
-def panel(request: HttpRequest) -> HttpResponse:
-    return pages.panel(request, "audit/_panel.html", _state())
-
-
 def visible_events(request: HttpRequest) -> EventQuerySet:
     """Keep what this person may see: admins everything, others their workspaces."""
     if _sees_all(request):

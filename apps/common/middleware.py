@@ -137,8 +137,11 @@ class LocalTime:
         zone = next(filter(None, map(zone_of, named)), None)
         if zone is None or request.path.startswith(API_PREFIX):
             return self.get_response(request)
-        with timezone.override(zone):
+        timezone.activate(zone)
+        try:
             return self.get_response(request)
+        finally:
+            timezone.deactivate()
 
 
 def zone_of(name: str) -> ZoneInfo | None:

@@ -19,6 +19,7 @@ urlpatterns = [
     ),
     path("runs/dead-letters/act/", views.act_on_matching, name="act_on_matching"),
     path("schedules/", views.schedules, name="schedules"),
+    path("schedules/panel/", views.schedules_panel, name="schedules_panel"),
     path("schedules/new/", views.edit_schedule, name="new_schedule"),
     path("schedules/<uuid:schedule_id>/", views.schedule, name="schedule"),
     path(

@@ -23,6 +23,7 @@ from apps.access.queries import default_workspace
 from apps.common import pages
 from apps.common.errors import PolarError, Unauthenticated
 from apps.runs import policies, queries, services
+from apps.runs.engine import day
 from apps.runs.forms import ScheduleForm, form_of
 from apps.runs.models import (
     CANCELLABLE,
@@ -45,8 +46,8 @@ GROUPS = {
     "succeeded": (State.SUCCEEDED,),
     "ended": (State.CANCELLED, State.DISMISSED),
 }
-#: How many runs the home panel shows.
-SHOWN = 5
+#: How many runs and how many schedules the home page shows.
+SHOWN, LINES_SHOWN = 5, 7
 STEERED = {"pause": ScheduleState.PAUSED, "resume": ScheduleState.ACTIVE}
 
 
@@ -222,6 +223,14 @@ def schedules(request: HttpRequest) -> HttpResponse:
         "proposals": queries.open_proposals(principal=principal),
     }
     return render(request, "runs/schedules.html", context)
+
+
+@require_GET
+def schedules_panel(request: HttpRequest) -> HttpResponse:
+    """The hours around now: those with a gap first, then the next to come."""
+    rows = queries.schedules(principal=principal_of(request))
+    context = {"day": day.drawn(rows, most=LINES_SHOWN), "total": len(rows)}
+    return pages.panel(request, "runs/_schedules_panel.html", context)
 
 
 @require_GET

@@ -1,4 +1,4 @@
-"""Drawing words for templates: `badge`, `icon`, `usd`, `took`, `ago`, `when`."""
+"""Drawing words for templates: `badge`, `icon`, and filters for figures and times."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +41,12 @@ def words(state: Any) -> str:
 @register.filter
 def usd(micros: Any) -> str:
     return units.format_usd(int(micros or 0))
+
+
+@register.filter
+def number(value: Any) -> str:
+    """A count as a person reads it: 1,048,221."""
+    return f"{int(value or 0):,}"
 
 
 @register.filter
