@@ -16,6 +16,7 @@ class AgentsConfig(AppConfig):
             heartbeat,
             loop,
             memory,
+            recursion_hours,
             replay,
             search,
             sessions,
@@ -45,3 +46,6 @@ class AgentsConfig(AppConfig):
         )
         runs_ports.ticks.register("agents.orphans", services.close_orphans, 5.0)
         runs_ports.ticks.register("agents.usage_hours", usage_hours.sum_up, 60.0)
+        runs_ports.ticks.register(
+            "agents.recursion_hours", recursion_hours.sum_up, 60.0
+        )

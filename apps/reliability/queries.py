@@ -44,6 +44,11 @@ def readiness() -> list[Check]:
     return [_alarm(), _store(), _sqlite(), _vault(), _workers(), _halts(), _chain()]
 
 
+def conditions() -> list[Check]:
+    """Look at what only degrades it, for a reader who knows of alarm and halts."""
+    return [_sqlite(), _vault(), _workers()]
+
+
 def _alarm() -> Check:
     standing = audit_services.standing_alarm()
     return Check("witness", standing is None, standing.problem if standing else "")

@@ -92,6 +92,7 @@ COMMON_ROOMS = frozenset(
         "redaction",
         "schemas",
         "search",
+        "settling",
         "statements",
         "tracing",
         "states",

@@ -102,7 +102,7 @@ def _system(counts: Counts, request: Any) -> System:
         return System("critical", "halt", "HALTED:", text, "gateway:halts")
     troubles = [
         WORDS.get(check.name, f"{check.name}: {check.detail}")
-        for check in queries.readiness()
+        for check in queries.conditions()
         if not check.is_ok
     ]
     lanes = providers.lanes_health()
