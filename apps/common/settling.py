@@ -8,6 +8,7 @@ Source: docs/decisions/0039-the-collector-leaves-start-up-alone.md
 
 import gc
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.template import engines
@@ -21,9 +22,8 @@ def load_pages() -> int:
     Otherwise the first to ask for a page waits for that, and it is allocated late.
     """
     assert get_resolver().url_patterns
-    engine = engines["django"]
-    ours = [Path(each) for each in settings.TEMPLATES[0]["DIRS"]]
-    ours += map(Path, get_app_template_dirs("templates"))
+    engine: Any = engines["django"]
+    ours = map(Path, (*engine.engine.dirs, *get_app_template_dirs("templates")))
     names = [
         path.relative_to(folder).as_posix()
         for folder in ours
