@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Substr
 from django.urls import reverse
 
 from apps.access.models import Principal, Workspace
@@ -30,11 +31,16 @@ from apps.gateway import queries as gateway
 from apps.gateway.models import Call
 from apps.providers import queries as providers
 from apps.providers.models import Attempt
+from apps.runs.models import Run
+from apps.runs.ports import About
 
 #: A trace shows at most so many rows of each kind.
 MOST_ROWS = 500
 #: Words are looked for among so many of the newest messages.
 MOST_RECENT = 20_000
+
+#: What was asked is said in so many characters where it names a run.
+LONGEST_TITLE = 90
 
 #: The narrowest pin wins.
 SCOPE_ORDER = [PinScope.SESSION, PinScope.USER, PinScope.WORKSPACE, PinScope.GLOBAL]
@@ -415,3 +421,28 @@ def _turn_hit(turn: Turn, *, is_exact: bool = False) -> Hit:
     url = reverse("agents:trace", args=[turn.trace_id])
     detail = f"@{turn.profile.slug}, {turn.state}"
     return Hit("Turn", turn.message_text[:80], url, detail, is_exact=is_exact)
+
+
+def about_runs(run_ids: list[UUID], principal: Principal) -> dict[UUID, About]:
+    """Say of the runs of turns what was asked of whom."""
+    mine = Turn.objects.visible_to(principal).filter(run_id__in=run_ids)
+    rows = mine.annotate(asked=Substr("message_text", 1, LONGEST_TITLE + 1))
+    return {
+        run_id: About(_cut(asked), f"@{slug}")
+        for run_id, asked, slug in rows.values_list("run_id", "asked", "profile__slug")
+    }
+
+
+def about_automations(run_ids: list[UUID], principal: Principal) -> dict[UUID, About]:
+    """Say of the runs of automations what they ask whom, as their payload says."""
+    mine = Run.objects.visible_to(principal).filter(id__in=run_ids)
+    return {
+        run_id: About(_cut(str(asks["text"])), f"@{asks.get('profile', '')} is asked")
+        for run_id, asks in mine.values_list("id", "payload")
+        if asks.get("text")
+    }
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_TITLE else f"{line[: LONGEST_TITLE - 1]}…"

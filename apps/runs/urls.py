@@ -11,6 +11,7 @@ urlpatterns = [
     path("runs/panel/", views.panel, name="panel"),
     path("runs/<uuid:run_id>/", views.detail, name="detail"),
     path("runs/<uuid:run_id>/cancel/", views.cancel, name="cancel"),
+    path("runs/<uuid:run_id>/replay/", views.replay, name="replay"),
     path("runs/<uuid:run_id>/act/", views.act, name="act"),
     path(
         "runs/<uuid:run_id>/effects/<uuid:call_id>/",
