@@ -31,6 +31,8 @@ from apps.audit.engine.alarm import Alarm as Alarm
 from apps.audit.engine.anchoring import LostFuture as LostFuture
 from apps.audit.engine.anchoring import LostRun as LostRun
 from apps.audit.engine.comparing import Broken
+from apps.audit.engine.telling import Told as Told
+from apps.audit.engine.telling import told as told
 from apps.audit.engine.verifying import Progress, Verdict
 from apps.audit.errors import SealedNotFound, SinkRefused, StoreDamaged
 from apps.audit.models import Checkpoint, Event, Head, Payload

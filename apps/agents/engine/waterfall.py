@@ -15,7 +15,7 @@ from uuid import UUID
 from apps.access.models import Principal
 from apps.agents.models import Handoff, Step, StepKind, Turn, TurnState
 from apps.common import clock
-from apps.common.errors import NotFound
+from apps.common.errors import ApprovalRequired, NotFound
 from apps.gateway.models import (
     ApprovalRequest,
     ApprovalState,
@@ -30,6 +30,8 @@ from apps.runs.models import Run
 LONG_SHARE = 0.3
 #: … and drawn this wide. Units: per cent.
 PAUSE_WIDTH = 14.0
+#: A label of the axis needs so much. Units: per cent.
+TICK_ROOM = 6.0
 #: Shorter quiet stretches are never cut. Units: seconds.
 SHORTEST_PAUSE = 3.0
 TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
@@ -310,7 +312,7 @@ class _Rows:
             end=call.finished_at or (self.now if running else start),
             style="bar-doubt" if doubt else "bar-fail" if refused else "bar-span",
             tone="doubt" if doubt else "critical" if refused else "ok",
-            note=call.reason_code or call.error_code,
+            note=_outcome(call),
             micros=call.micros or None,
             call_id=call.id,
             is_open=running,
@@ -328,11 +330,25 @@ class _Rows:
             end=asked.decided_at or self.now,
             style="bar-wait",
             tone="attention",
-            note=asked.state,
+            note=_answer(asked),
             is_work=False,
             is_open=asked.state == ApprovalState.PENDING,
             call_id=call.id,
         )
+
+
+def _outcome(call: Call) -> str:
+    """Say why a call ended as it did; what was asked for and approved just ran."""
+    if call.state == CallState.SUCCEEDED and call.reason_code == ApprovalRequired.code:
+        return "as approved"
+    return call.reason_code or call.error_code
+
+
+def _answer(asked: ApprovalRequest) -> str:
+    if asked.decided_by is None:
+        return str(asked.state)
+    said = "rejected" if asked.state == ApprovalState.REJECTED else "approved"
+    return f"{said} by {asked.decided_by.label}"
 
 
 def _why(attempt: Attempt) -> str:
@@ -408,11 +424,17 @@ class Scale:
         marks, n = [], 0
         while n * step < self.total * 0.97 and n < 400:
             seconds = n * step
-            inside = any(begin <= seconds < until for begin, until in self.pauses)
-            if not inside and self.at(seconds) < 93:
-                marks.append((self.at(seconds), f"{seconds:g} s"))
+            x = self.at(seconds)
+            if x < 93 and not self._is_crowded(x, marks):
+                marks.append((x, f"{seconds:g} s"))
             n += 1
         return marks if len(marks) <= 9 else marks[:: len(marks) // 8 + 1]
+
+    def _is_crowded(self, x: float, marks: list[tuple[float, str]]) -> bool:
+        """Whether a label there would run into a pause's own or the last one."""
+        pauses = [self.at(begin) for begin, _ in self.pauses]
+        in_pause = any(p - TICK_ROOM < x < p + PAUSE_WIDTH for p in pauses)
+        return in_pause or bool(marks and x - marks[-1][0] < TICK_ROOM)
 
 
 def stage_strip(call: Call) -> list[dict[str, Any]]:

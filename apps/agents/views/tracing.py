@@ -10,6 +10,7 @@ from django.views.decorators.http import require_GET
 from apps.agents.engine import waterfall
 from apps.agents.models import Turn
 from apps.agents.views.asking import principal_of
+from apps.audit import services as audit
 from apps.audit.models import Event
 from apps.common import pages
 from apps.gateway.models import Call, CallKind, CallState
@@ -27,7 +28,7 @@ def trace(request: HttpRequest, trace_id: str) -> HttpResponse:
         "run": found.runs[0] if found.runs else None,
         "facts": _facts(found),
         "chosen": _chosen(found, request.GET.get("row", "")),
-        "events": Event.objects.of_trace(trace_id)[:EVENTS_SHOWN],
+        "events": audit.told(Event.objects.of_trace(trace_id)[:EVENTS_SHOWN]),
     }
     if pages.is_partial(request):
         return pages.panel(request, "agents/_waterfall.html", context)

@@ -182,7 +182,7 @@ def _side(principal: Principal) -> dict[str, Any]:
     threads = agents_queries.conversations(visible_to=principal)
     profiles = AgentProfile.objects.visible_to(principal).active().order_by("slug")
     return {
-        "threads": threads.select_related("principal")[:LISTED],
+        "threads": threads.select_related("principal", "profile")[:LISTED],
         "profiles": profiles,
         "may_write": _may_write(principal),
     }

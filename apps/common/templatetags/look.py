@@ -7,10 +7,16 @@ from django import template
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from markdown_it import MarkdownIt
 
 from apps.common import clock, listing, look, units
 
 register = template.Library()
+
+#: Longer texts are shown as they are. Units: characters.
+MOST_PROSE = 50_000
+_PROSE = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
+_PROSE.disable(["link", "image", "autolink", "reference", "html_block", "html_inline"])
 
 
 @register.simple_tag
@@ -97,6 +103,20 @@ def when(moment: datetime | None) -> SafeString:
         moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         text,
     )
+
+
+@register.filter
+def prose(text: Any) -> SafeString:
+    """What a model wrote, its Markdown drawn: emphasis, lists, tables, code.
+
+    HTML in it stays text, and so do links and pictures: a model's words may be a
+    stranger's, and a label that hides its address would be theirs to choose.
+    """
+    said = str(text)
+    if len(said) > MOST_PROSE:
+        return format_html('<p class="answer">{}</p>', said)
+    drawn = _PROSE.render(said).replace("<pre>", '<pre tabindex="0">')
+    return SafeString(drawn)  # noqa: S308 (it escapes all HTML)
 
 
 @register.filter
