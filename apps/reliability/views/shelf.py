@@ -21,6 +21,7 @@ from apps.access.policies import can_role, check_role
 from apps.common import pages
 from apps.common.errors import PolarError
 from apps.reliability import services
+from apps.reliability.engine import staging
 from apps.reliability.views.asking import principal_of
 
 NEWEST = 20
@@ -97,10 +98,14 @@ def _drill_context(request: HttpRequest, drill_id: UUID) -> dict[str, Any]:
     principal = principal_of(request)
     check_role(principal, Role.VIEWER, access.default_workspace())
     row = services.get_drill(drill_id)
+    steps = list(row.steps.all())
     return {
         "drill": row,
         "shelved": services.definition_of(row),
-        "steps": list(row.steps.all()),
+        "steps": steps,
+        "stages": staging.stages(row, steps),
+        "moments": staging.moments(steps),
+        "probes": staging.probes(steps),
         "main": row.verdict.get("main", {}),
         "control": row.verdict.get("control", {}),
     }
