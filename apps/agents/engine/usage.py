@@ -25,6 +25,8 @@ from apps.providers.models import Lane
 #: The page and the API show at most so many groups; the file has them all.
 MOST_GROUPS = 500
 CHART_PIXELS = 160
+#: What a page narrows its groups by.
+NARROWS = ("provider", "lane", "profile")
 HOURS_SHOWN, HOURS_PIXELS = 24, 48
 COLUMNS = (
     "day",
@@ -180,8 +182,19 @@ def _told(
 
 
 def table(*, principal: Principal, days: int, origin: str = "real") -> list[Any]:
-    """Return the groups that a page shows."""
+    """Return the groups that an answer shows."""
     return groups(principal=principal, days=days, origin=origin)[:MOST_GROUPS]
+
+
+def narrowed(rows: list[dict[str, Any]], asked: dict[str, str]) -> list[dict[str, Any]]:
+    """Keep the groups that have all that is asked for."""
+    wanted = {name: value for name, value in asked.items() if value}
+    return [row for row in rows if all(row[n] == v for n, v in wanted.items())]
+
+
+def offered(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By what the groups may be narrowed, and the values that there are."""
+    return {name: sorted({row[name] for row in rows} - {""}) for name in NARROWS}
 
 
 def lines(

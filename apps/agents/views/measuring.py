@@ -1,6 +1,7 @@
 """What models were asked and what it cost, and who called whom how deep."""
 
 import csv
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -15,7 +16,7 @@ from apps.gateway import services as gateway
 from apps.providers.models import Lane, Origin
 
 #: What the heat map looks back over. Units: hours.
-WINDOWS = (24, 168, 720)
+WINDOWS = {24: "24 hours", 168: "7 days", 720: "30 days"}
 #: What the usage page looks back over. Units: days.
 DAY_WINDOWS = (7, 30, 90)
 BUDGETS_SHOWN = 3
@@ -30,17 +31,19 @@ def recursion_map(request: HttpRequest) -> HttpResponse:
         drawn = recursion.of_root(root_id=_uuid(root), principal=principal)
     else:
         drawn = recursion.of_window(hours=hours, principal=principal)
-    context = {"map": drawn, "hours": hours, "windows": WINDOWS}
+    context = {"map": drawn, "hours": hours, "windows": WINDOWS.items()}
     return render(request, "agents/recursion.html", context)
 
 
 @require_GET
 def usage_page(request: HttpRequest) -> HttpResponse:
     days, origin = _days(request), _origin(request)
-    principal = principal_of(request)
-    rows = usage.table(principal=principal, days=days, origin=origin)
+    groups = usage.groups(principal=principal_of(request), days=days, origin=origin)
+    asked = {name: request.GET.get(name, "")[:64] for name in usage.NARROWS}
+    rows = usage.narrowed(groups, asked)
     context = {
-        "rows": rows,
+        "rows": rows[: usage.MOST_GROUPS],
+        "groups": len(rows),
         "total": usage.totals(rows),
         "chart": usage.chart(rows, days),
         "latency": usage.latency(rows, days),
@@ -48,7 +51,10 @@ def usage_page(request: HttpRequest) -> HttpResponse:
         "origin": origin,
         "windows": DAY_WINDOWS,
         "lanes": Lane.values,
-        "most": usage.MOST_GROUPS,
+        "asked": asked,
+        "is_asked": any(asked.values()),
+        "offered": usage.offered(groups).items(),
+        "kept": urlencode({k: v for k, v in asked.items() if v} | {"origin": origin}),
     }
     return render(request, "agents/usage.html", context)
 
@@ -88,7 +94,7 @@ def _origin(request: HttpRequest) -> str:
 
 
 def _hours(asked: str) -> int:
-    return int(asked) if asked in map(str, WINDOWS) else WINDOWS[0]
+    return int(asked) if asked in map(str, WINDOWS) else next(iter(WINDOWS))
 
 
 def _uuid(text: str) -> UUID:

@@ -1,6 +1,6 @@
 """Drawing words for templates: `badge`, `icon`, and filters for figures and times."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django import template
@@ -37,6 +37,17 @@ def tone(state: Any) -> str:
 @register.filter
 def shape(state: Any) -> str:
     return look.drawing_of(str(state)).icon
+
+
+@register.filter
+def day_after(day: date) -> date:
+    return day + timedelta(days=1)
+
+
+@register.filter
+def ended(text: Any) -> str:
+    """A sentence with one full stop at its end, however it was typed."""
+    return f"{str(text).rstrip(' .')}."
 
 
 @register.filter
@@ -133,3 +144,12 @@ def is_here(request: Any, url: str) -> bool:
 def dates_of(changelist: Any) -> Any:
     """The admin's dates to narrow by, at a constant price."""
     return listing.dates_of(changelist)
+
+
+@register.simple_tag
+def counted(changelist: Any) -> str:
+    """How many records a list of the admin has; it counts no further than it says."""
+    count, opts = changelist.result_count, changelist.opts
+    name = opts.verbose_name if count == 1 else opts.verbose_name_plural
+    more = " or more" if count >= listing.COUNTED else ""
+    return f"{count:,}{more} {name}"
