@@ -41,6 +41,8 @@ MOST_RECENT = 20_000
 
 #: What was asked is said in so many characters where it names a run.
 LONGEST_TITLE = 90
+#: An agent's page shows so many of its turns, of so many newest of all agents.
+SHOWN, AMONG = 8, 1_000
 
 #: The narrowest pin wins.
 SCOPE_ORDER = [PinScope.SESSION, PinScope.USER, PinScope.WORKSPACE, PinScope.GLOBAL]
@@ -421,6 +423,14 @@ def _turn_hit(turn: Turn, *, is_exact: bool = False) -> Hit:
     url = reverse("agents:trace", args=[turn.trace_id])
     detail = f"@{turn.profile.slug}, {turn.state}"
     return Hit("Turn", turn.message_text[:80], url, detail, is_exact=is_exact)
+
+
+def newest_turns(*, profile: AgentProfile, principal: Principal) -> list[Turn]:
+    """Return an agent's newest turns, among the newest of all."""
+    recent = Turn.objects.order_by("-pk").values("pk")[:AMONG]
+    mine = Turn.objects.visible_to(principal).filter(pk__in=recent, profile=profile)
+    asked = mine.annotate(asked=Substr("message_text", 1, LONGEST_TITLE + 1))
+    return list(asked.defer("message_text", "answer_text").order_by("-pk")[:SHOWN])
 
 
 def about_runs(run_ids: list[UUID], principal: Principal) -> dict[UUID, About]:

@@ -143,13 +143,13 @@ class BaseAdmin(_ModelAdmin):
         names = {field.name for field in model._meta.concrete_fields}
         if self.date_hierarchy is None:
             found = [name for name in DATED if name in names]
-            self.date_hierarchy = found[0] if found else None
+            type(self).date_hierarchy = found[0] if found else None
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Draw ids short, times as everywhere, and link what has a trace."""
         fields = {field.name: field for field in self.opts.concrete_fields}
         return [
-            self._drawn(fields.get(name)) or name
+            self._drawn(fields.get(str(name))) or name
             for name in super().get_list_display(request)
         ]
 
@@ -165,13 +165,13 @@ class BaseAdmin(_ModelAdmin):
         return None
 
     def response_action(
-        self, request: HttpRequest, queryset: QuerySet[Any]
+        self, request: HttpRequest, queryset: QuerySet[Any], *given: Any
     ) -> HttpResponse | None:
         """Nothing is done without a reason."""
         if request.POST.get("action") and not reason_of(request):
             messages.error(request, "Not done: say why.")
             return HttpResponseRedirect(request.get_full_path())
-        return super().response_action(request, queryset)
+        return super().response_action(request, queryset, *given)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Keep what the person may see; an administrator keeps all records."""

@@ -24,11 +24,11 @@ PAGE_ROWS = 50
 MOST_LINES = 400
 #: How an accepted lack of isolation is said: where it is so now, and where it may be.
 OPEN, MAY_OPEN = "runs without isolation", "may run without isolation"
-CHOICES = {
-    "riskLevel": ("read", "write", "destructive"),
-    "sideEffects": ("none", "internal", "external"),
-    "dataEgress": ("none", "network"),
-}
+CHOICES = (
+    ("riskLevel", "Risk", ("read", "write", "destructive")),
+    ("sideEffects", "Effects", ("none", "internal", "external")),
+    ("dataEgress", "Network", ("none", "network")),
+)
 
 
 def principal_of(request: HttpRequest) -> Principal:

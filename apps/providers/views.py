@@ -81,11 +81,16 @@ def _added(request: HttpRequest, form: ProviderForm) -> HttpResponse:
 @require_GET
 def provider(request: HttpRequest, slug: str) -> HttpResponse:
     row = queries.get_provider(slug)
-    routes = Route.objects.filter(model__provider=row).select_related("model")
+    routes = list(
+        Route.objects.filter(model__provider=row)
+        .select_related("model")
+        .order_by("lane", "position")
+    )
+    did = matrix.of_routes([route.id for route in routes])
     context = {
         "provider": row,
         "models": queries.models_of(row)[:MODELS_SHOWN],
-        "routes": routes.order_by("lane", "position"),
+        "routes": [(route, did.get(route.id)) for route in routes],
         "prices": queries.prices_of(row)[:PRICES_SHOWN],
         "today": clock.now().date(),
         "steps": STEPS[row.key_stage],
@@ -113,7 +118,7 @@ def _tell(request: HttpRequest, report: services.TestReport) -> None:
         messages.success(
             request,
             f"{report.model} answered “{report.answer}” in {report.duration_ms} ms; "
-            f"{len(report.models)} models are listed.",
+            f"models listed: {len(report.models)}.",
         )
     else:
         word = report.error_class or "not tested"

@@ -57,6 +57,8 @@ GROUPS = {
 }
 #: How many runs and how many schedules the home page shows.
 SHOWN, LINES_SHOWN = 5, 7
+#: How many schedules their own page draws.
+MOST_LINES = 40
 STEERED = {"pause": ScheduleState.PAUSED, "resume": ScheduleState.ACTIVE}
 
 
@@ -257,6 +259,7 @@ def schedules(request: HttpRequest) -> HttpResponse:
     context = {
         "rows": [_as_row(schedule, slots[schedule.id]) for schedule in rows],
         "proposals": queries.open_proposals(principal=principal),
+        "day": day.drawn(rows, most=MOST_LINES),
     }
     return render(request, "runs/schedules.html", context)
 

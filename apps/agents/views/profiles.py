@@ -15,7 +15,7 @@ from django.views.decorators.http import (
 
 from apps.access.queries import workspaces_of
 from apps.agents import policies, queries, services
-from apps.agents.engine import atlas, lanes, routing
+from apps.agents.engine import atlas, lanes, routing, usage
 from apps.agents.forms import DeskForm, NewProfileForm, PinForm
 from apps.agents.models import AgentProfile, PinScope
 from apps.agents.views.asking import principal_of
@@ -38,15 +38,20 @@ def agent_list(request: HttpRequest) -> HttpResponse:
 @require_GET
 def agent_detail(request: HttpRequest, profile_id: UUID) -> HttpResponse:
     """One agent: its lane, reach and pins, and how its versions differ."""
-    profile = _profile(request, profile_id)
+    profile, principal = _profile(request, profile_id), principal_of(request)
+    day = usage.narrowed(
+        usage.groups(principal=principal, days=1), {"profile": profile.slug}
+    )
     context = {
         "profile": profile,
+        "day": usage.totals(day),
+        "recent": queries.newest_turns(profile=profile, principal=principal),
         "history": atlas.history(profile),
         "pins": profile.pins.order_by("scope", "key"),
         "lanes": Lane.values,
         "policy": lanes.policy_of(profile),
         "routing": routing.settings_of(profile),
-        "budgets": gateway.budgets(principal_of(request)).filter(
+        "budgets": gateway.budgets(principal).filter(
             scope="profile", scope_key=profile.slug, is_active=True
         ),
     }

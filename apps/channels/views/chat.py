@@ -47,8 +47,9 @@ def principal_of(request: HttpRequest) -> Principal:
 
 @require_GET
 def conversation_list(request: HttpRequest) -> HttpResponse:
-    principal = principal_of(request)
-    return render(request, "channels/chat.html", _side(principal))
+    chosen = request.GET.get("agent", "primary")
+    context = _side(principal_of(request)) | {"chosen": chosen}
+    return render(request, "channels/chat.html", context)
 
 
 @require_GET
