@@ -38,8 +38,8 @@ BATCH = 500
 class Shift:
     """What one copy changes: ids, its trace, and how far back it lies."""
 
-    def __init__(self, pattern: "Pattern", at: int) -> None:
-        self.back = APART * at
+    def __init__(self, pattern: "Pattern", back: timedelta) -> None:
+        self.back = back
         self.ids = {old: _older(old, self.back) for old in pattern.ids}
         self.trace_id = os.urandom(16).hex()
         self.words = {pattern.trace_id: self.trace_id}
@@ -168,14 +168,15 @@ def _drafts(trace_id: str) -> Iterator[recording.Draft]:
         )
 
 
-def copy(pattern: Pattern, count: int) -> None:
+def copy(pattern: Pattern, count: int, apart: timedelta = APART) -> None:
     """Put `count` older copies of the turn into the store, oldest first, and seal."""
     plan: dict[type[models.Model], list[Row]] = {}
     for row in pattern.rows:
         plan.setdefault(type(row), []).append(Row(pattern, row))
     plan[Event] = [Said(pattern, event) for event in pattern.events]
     for start in range(count, 0, -BATCH):
-        shifts = [Shift(pattern, at) for at in range(start, max(start - BATCH, 0), -1)]
+        places = range(start, max(start - BATCH, 0), -1)
+        shifts = [Shift(pattern, apart * at) for at in places]
         with transaction.atomic():
             for table, rows in plan.items():
                 made = (row.shifted(shift) for shift in shifts for row in rows)

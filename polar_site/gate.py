@@ -23,6 +23,7 @@ OWN = frozenset(
         "access:factor",
         "access:remove_factor",
         "access:end",
+        "access:zone",
     }
 )
 #: Written by people who may only look: their own tokens reach no further than they.

@@ -9,6 +9,7 @@ from django.db import DatabaseError
 
 from apps.access import services as access
 from apps.channels import services as channels
+from apps.common import settling
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 def prepare() -> None:
     """Check the address, make `POLAR_UI_API_SECRET` the token of its name, and load
     what answers the vendors that call us: they wait for seconds, not for longer.
+    All pages are loaded too, and what is loaded then is settled.
 
     Raises: ImproperlyConfigured for an open address without protection.
     """
@@ -25,6 +27,8 @@ def prepare() -> None:
         channels.warm_up()
     except DatabaseError:
         logger.exception("the store is not ready", extra={"event": "web.no_store"})
+    settling.load_pages()
+    settling.freeze()
 
 
 def check_bind(address: str) -> None:

@@ -14,6 +14,7 @@ urlpatterns = [
     path("logout/", views.LogoutView.as_view(), name="logout"),
     path("account/", views.account, name="account"),
     path("account/password/", views.change_password, name="password"),
+    path("account/zone/", views.choose_zone, name="zone"),
     path("account/factor/", views.set_up_factor, name="factor"),
     path("account/factor/remove/", views.remove_factor, name="remove_factor"),
     path("account/sessions/<uuid:sign_in_id>/end/", views.end_session, name="end"),

@@ -20,6 +20,8 @@ from apps.agents.models import (
     MemoryWord,
     ProfilePin,
     ProfileVersion,
+    RecursionHour,
+    RecursionMark,
     Step,
     Turn,
     UsageHour,
@@ -179,5 +181,19 @@ class UsageHourAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageMark)
 class UsageMarkAdmin(ReadOnlyAdmin):
+    list_display = ("id", "summed_to")
+    ordering = ("id",)
+
+
+@admin.register(RecursionHour)
+class RecursionHourAdmin(ReadOnlyAdmin):
+    list_display = ("hour", "told", "a", "b", "count")
+    list_filter = ("told",)
+    search_fields = ("=a", "=b")
+    ordering = ("-id",)
+
+
+@admin.register(RecursionMark)
+class RecursionMarkAdmin(ReadOnlyAdmin):
     list_display = ("id", "summed_to")
     ordering = ("id",)

@@ -10,12 +10,13 @@ class AgentsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now, so these cannot be imported above.
-        from apps.agents import services
+        from apps.agents import queries, services
         from apps.agents.engine import (
             automation,
             heartbeat,
             loop,
             memory,
+            recursion_hours,
             replay,
             search,
             sessions,
@@ -37,6 +38,8 @@ class AgentsConfig(AppConfig):
         )
         runs_ports.handlers.register(automation.KIND, services.carry_automation)
         runs_ports.replayers.register(services.RUN_KIND, replay.replay)
+        runs_ports.subjects.register(services.RUN_KIND, queries.about_runs)
+        runs_ports.subjects.register(automation.KIND, queries.about_automations)
         runs_ports.handlers.register(heartbeat.KIND, services.carry_heartbeat)
         runs_ports.plannable.register(heartbeat.PLANNED)
         runs_ports.plannable.register(automation.PLANNED)
@@ -45,3 +48,6 @@ class AgentsConfig(AppConfig):
         )
         runs_ports.ticks.register("agents.orphans", services.close_orphans, 5.0)
         runs_ports.ticks.register("agents.usage_hours", usage_hours.sum_up, 60.0)
+        runs_ports.ticks.register(
+            "agents.recursion_hours", recursion_hours.sum_up, 60.0
+        )

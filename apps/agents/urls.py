@@ -16,6 +16,7 @@ urlpatterns = [
     path("memory/", views.memory_list, name="memory"),
     path("memory/<uuid:memory_id>/change/", views.memory_change, name="memory_change"),
     path("usage/", views.usage_page, name="usage"),
+    path("usage/panel/", views.spend, name="spend"),
     path("usage.csv", views.usage_csv, name="usage_csv"),
     path("traces/<str:trace_id>/", views.trace, name="trace"),
 ]

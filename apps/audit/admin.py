@@ -28,7 +28,8 @@ class EventAdmin(ReadOnlyAdmin):
         "subject_id",
         "trace_id",
     )
-    list_filter = ("type",)  # the rest would read the whole log for its choices
+    # each offers the values of the newest records and goes by an index
+    list_filter = ("type", "decision")
     search_fields = ("trace_id__exact", "subject_id__exact", "actor_id__exact")
     ordering = ("-id",)
     list_select_related = False

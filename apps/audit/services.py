@@ -8,7 +8,7 @@ calls it at once.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -31,6 +31,8 @@ from apps.audit.engine.alarm import Alarm as Alarm
 from apps.audit.engine.anchoring import LostFuture as LostFuture
 from apps.audit.engine.anchoring import LostRun as LostRun
 from apps.audit.engine.comparing import Broken
+from apps.audit.engine.telling import Told as Told
+from apps.audit.engine.telling import told as told
 from apps.audit.engine.verifying import Progress, Verdict
 from apps.audit.errors import SealedNotFound, SinkRefused, StoreDamaged
 from apps.audit.models import Checkpoint, Event, Head, Payload
@@ -41,6 +43,8 @@ from apps.common.errors import Invalid
 SEAL_LIMIT = 500
 ERASE_LIMIT = 500
 PUSH_BATCHES = 20
+#: So many events fit into one file of the desk.
+MOST_ZIPPED = 50_000
 
 
 def record(  # noqa: PLR0913 (one event, one call: every app writes this line)
@@ -251,6 +255,22 @@ def export(out_dir: Path, *, by: Actor, from_: int = 0, to: int | None = None) -
     with transaction.atomic():
         record(type="audit.exported", actor=by, data=bundle.as_data())
     return out_dir
+
+
+def export_zipped(*, by: Actor, from_: int, to: int) -> IO[bytes]:
+    """Give sealed events [from_, to) as a signed bundle in one zip file.
+
+    Raises: Invalid for an impossible range, or one of more than MOST_ZIPPED.
+    """
+    if to - from_ > MOST_ZIPPED:
+        raise Invalid(
+            f"At most {MOST_ZIPPED:,} events at once here; "
+            f"./polar audit export takes any range."
+        )
+    file, bundle = exporting.zipped(from_, to)
+    with transaction.atomic():
+        record(type="audit.exported", actor=by, data=bundle.as_data())
+    return file
 
 
 def export_ocsf(path: Path, *, by: Actor, from_: int = 0, to: int | None = None) -> int:

@@ -1,26 +1,44 @@
 """The audit log for people: search, one event with its proof, verify now."""
 
+from datetime import date, datetime, time
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.db.models import Max, Min, Q
+from django.http import (
+    FileResponse,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+)
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_GET, require_POST
 
-from apps.audit import queries, services
+from apps.audit import ports, queries, services
+from apps.audit.engine import telling
 from apps.audit.models import Event, EventQuerySet
-from apps.common import pages
-from apps.common.errors import Denied, NotFound
+from apps.common import ids, pages
+from apps.common.actor import Actor
+from apps.common.errors import Denied, Invalid, NotFound, PolarError
 from apps.common.units import whole_number
 
 #: `audit` stands below `access`, so a person's roles are read as data.
 ROLES_FOR_ALL = ("admin",)
 #: Links of the chain on the page.
 CHECKPOINTS_SHOWN = 6
+#: Where no index leads, so many of the newest events are looked through.
+RECENT = 200_000
+#: The greatest number an event can have.
+MOST_GSEQ = 2**63 - 1
+#: What the filters offer.
+DECISIONS = ("denied", "awaiting_approval", "succeeded", "failed", "unknown")
+ACTORS = ("human", "agent", "automation", "system")
 
 
 @require_GET
@@ -32,14 +50,60 @@ def event_list(request: HttpRequest) -> HttpResponse:
         rows = rows.filter(type=kind)
     if decision := request.GET.get("decision", ""):
         rows = rows.filter(decision=decision)
+    if actor := request.GET.get("actor", ""):
+        rows = rows.filter(_newest(rows), actor_kind=actor)
+    if since := parse_date(request.GET.get("since", "")):
+        rows = rows.filter(id__gte=ids.first_at(_midnight(since)))
+    page = pages.keyset(rows, request.GET)
+    asked = {"q": text, "type": kind, "decision": decision, "actor": actor}
     context = _state() | {
         "chain": _chain(),
-        "page": pages.keyset(rows, request.GET),
-        "text": text,
-        "kind": kind,
-        "decision": decision,
+        "page": page,
+        "rows": telling.told(page.rows),
+        "asked": asked | {"since": since},
+        "is_asked": any(asked.values()) or since,
+        "decisions": DECISIONS,
+        "actors": ACTORS,
+        "types": [name for name, _ in ports.choices()],
+        "recent": RECENT,
+        "may_export": _sees_all(request),
+        "most": services.MOST_ZIPPED,
     }
     return render(request, "audit/list.html", context)
+
+
+@require_POST
+def export(request: HttpRequest) -> HttpResponseBase:
+    """Hand out a range of the log, or what a trace spans, as a signed bundle."""
+    if not _sees_all(request):
+        raise Denied("Exporting the log needs the role admin.")
+    user: Any = request.user
+    by = Actor("human", str(user.pk), user.get_username())
+    try:
+        first, end = _range(request)
+        file = services.export_zipped(by=by, from_=first, to=end)
+    except PolarError as error:
+        messages.error(request, f"Not exported: {error.detail} ({error.code})")
+        return HttpResponseRedirect(reverse("audit:list"))
+    name = f"polar-export-{first}-{end}.zip"
+    return FileResponse(file, as_attachment=True, filename=name)
+
+
+def _range(request: HttpRequest) -> tuple[int, int]:
+    """Read which events are wanted: from, up to. Raises: Invalid."""
+    if trace := request.POST.get("trace", ""):
+        sealed = Event.objects.of_trace(trace).sealed()
+        ends = sealed.aggregate(first=Min("gseq"), last=Max("gseq"))
+        if ends["first"] is None:
+            raise Invalid("Nothing of this trace is sealed yet; try again in a second.")
+        return ends["first"], ends["last"] + 1
+    typed = [request.POST.get(name, "").replace(",", "") for name in ("from", "to")]
+    first, end = (whole_number(each, most=MOST_GSEQ) for each in typed)
+    if first is None or end is None:
+        raise Invalid(
+            "Say the numbers of the first event and of the one after the last."
+        )
+    return first, end
 
 
 @require_GET
@@ -71,11 +135,6 @@ def verify(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(reverse("audit:list"))
 
 
-@require_GET
-def panel(request: HttpRequest) -> HttpResponse:
-    return pages.panel(request, "audit/_panel.html", _state())
-
-
 def visible_events(request: HttpRequest) -> EventQuerySet:
     """Keep what this person may see: admins everything, others their workspaces."""
     if _sees_all(request):
@@ -92,16 +151,27 @@ def _sees_all(request: HttpRequest) -> bool:
     )
 
 
+def _midnight(day: date) -> datetime:
+    return timezone.make_aware(datetime.combine(day, time.min))
+
+
 def _search(rows: EventQuerySet, text: str) -> EventQuerySet:
-    """Find by what people hold in hand: a trace, an actor, a type, a digest."""
+    """Find by what people hold in hand: a trace, a number, a type; among the newest,
+    also an actor, a subject, a digest, which no index holds."""
     if not text:
         return rows
-    wanted = Q(trace_id=text) | Q(actor_label=text) | Q(type=text) | Q(digest=text)
-    wanted |= Q(subject_id=text)
-    place = whole_number(text.replace(",", ""), most=2**63 - 1)
+    wanted = Q(trace_id=text) & ~Q(trace_id="") | Q(type=text)
+    place = whole_number(text.replace(",", ""), most=MOST_GSEQ)
     if place is not None:
         wanted |= Q(gseq=place)
-    return rows.filter(wanted)
+    named = Q(actor_label=text) | Q(subject_id=text) | Q(digest=text)
+    return rows.filter(wanted | _newest(rows) & named)
+
+
+def _newest(rows: EventQuerySet) -> Q:
+    """What is looked through where no index leads."""
+    ends = rows.order_by("-id").values_list("id", flat=True)[RECENT : RECENT + 1]
+    return Q(id__gte=ends[0]) if ends else Q()
 
 
 def _chain() -> list[dict[str, Any]]:

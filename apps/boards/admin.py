@@ -18,7 +18,7 @@ from apps.boards.models import (
     TaskComment,
     TaskEvent,
 )
-from apps.common.admin import ReadOnlyAdmin, ServiceAdmin, state_badge
+from apps.common.admin import ReadOnlyAdmin, ServiceAdmin, reason_of, state_badge
 from apps.common.errors import PolarError
 
 
@@ -69,7 +69,7 @@ def _move(status: str) -> Any:
                     task_id=task.id,
                     status=status,
                     expected_version=task.version,
-                    reason="moved in the records",
+                    reason=reason_of(request),
                 )
             except PolarError as error:
                 messages.error(request, f"Not moved: {task}: {error} ({error.code})")
@@ -89,7 +89,7 @@ def revalidate(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -
             services.revalidate_task(
                 by=principal_of(request),
                 task_id=task.id,
-                reason="checked again in the records",
+                reason=reason_of(request),
                 expected_version=task.version,
             )
         except PolarError as error:

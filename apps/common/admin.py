@@ -5,20 +5,33 @@ Invariants: `ReadOnlyAdmin` offers no write; `ServiceAdmin` writes only through
 `write` and `remove`, which call the app's services; no page counts a whole table.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
 from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import (
+    CharField,
+    DateTimeField,
+    Model,
+    QuerySet,
+    TextField,
+    UUIDField,
+)
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.common import look
+from apps.common import ids, listing, look
 from apps.common.errors import Denied, PolarError
+from apps.common.templatetags.look import when
+from apps.common.units import whole_number
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Model]
@@ -28,10 +41,26 @@ else:
     _Paginator = Paginator
 
 
+#: When a record came to be, by the names that our tables give it.
+DATED = ("created_at", "occurred_at")
+DATE_PARTS = ("year", "month")
+#: Ids begin with the Unix epoch.
+MINYEAR = 1970
+LONGEST_CELL = 80
+
+
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def truncated(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…"
+
+
 class ConstantPaginator(_Paginator):
     """Count at most `ceiling` rows, so a page of a huge table costs the same."""
 
-    ceiling = 10_000
+    ceiling = listing.COUNTED
 
     @cached_property
     def count(self) -> int:
@@ -59,22 +88,115 @@ def link_to(obj: Model | None, label: str = "") -> SafeString | str:
     return format_html('<a href="{}">{}</a>', url, text)
 
 
+class WhyForm(ActionForm):
+    """What an action does is recorded with a reason."""
+
+    reason = forms.CharField(
+        label="Why", max_length=200, required=False, widget=forms.TextInput()
+    )
+
+
+def reason_of(request: HttpRequest) -> str:
+    """The reason that was given with an action."""
+    return request.POST.get("reason", "").strip()
+
+
+Column = Callable[[Any], object]
+
+
+def _column(field: Any, draw: Callable[[Any], object]) -> Column:
+    """A field as a column that is drawn our way and sorts as ever."""
+
+    def shown(row: Any) -> object:
+        value = getattr(row, field.attname)
+        return None if value in (None, "") else draw(value)
+
+    shown.__name__ = field.name
+    described = admin.display(description=field.verbose_name, ordering=field.name)
+    column: Column = described(shown)
+    return column
+
+
+def _short_id(value: Any) -> SafeString:
+    text = str(value)
+    return format_html('<code title="{}">…{}</code>', text, text.replace("-", "")[-8:])
+
+
+def _cell(value: Any) -> str:
+    return _short_id(value) if UUID_TEXT.fullmatch(str(value)) else truncated(value)
+
+
+def _trace(value: str) -> SafeString:
+    url = reverse("agents:trace", args=[value])
+    return format_html('<a class="mono" href="{}">{}</a>', url, value[:10])
+
+
 class BaseAdmin(_ModelAdmin):
     paginator = ConstantPaginator
+    action_form = WhyForm
     show_full_result_count = False
     list_per_page = 50
     list_select_related: ClassVar[bool | list[str] | tuple[str, ...]] = True
     empty_value_display = "—"
 
+    def __init__(self, model: Any, site: Any) -> None:
+        super().__init__(model, site)
+        names = {field.name for field in model._meta.concrete_fields}
+        if self.date_hierarchy is None:
+            found = [name for name in DATED if name in names]
+            type(self).date_hierarchy = found[0] if found else None
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Draw ids short, times as everywhere, and link what has a trace."""
+        fields = {field.name: field for field in self.opts.concrete_fields}
+        return [
+            self._drawn(fields.get(str(name))) or name
+            for name in super().get_list_display(request)
+        ]
+
+    def _drawn(self, field: Any) -> Column | None:
+        if isinstance(field, DateTimeField):
+            return _column(field, when)
+        if isinstance(field, UUIDField):
+            return _column(field, _short_id)
+        if field is not None and field.name == "trace_id":
+            return _column(field, _trace)
+        if isinstance(field, TextField | CharField) and not field.flatchoices:
+            return _column(field, _cell)
+        return None
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *given: Any
+    ) -> HttpResponse | None:
+        """Nothing is done without a reason."""
+        if request.POST.get("action") and not reason_of(request):
+            messages.error(request, "Not done: say why.")
+            return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset, *given)
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Keep what the person may see; an administrator keeps all records."""
-        rows = super().get_queryset(request)
+        rows = self._dated(request, super().get_queryset(request))
         user: Any = request.user
         visible_to = getattr(rows, "visible_to", None)
         if visible_to is None or user.is_superuser:
             return rows
         narrowed: QuerySet[Any] = visible_to(user.principal)
         return narrowed
+
+    def _dated(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Narrow a chosen date by the ids too, which sort by time and are indexed."""
+        name = self.date_hierarchy
+        if name not in DATED or not isinstance(self.opts.pk, UUIDField):
+            return rows
+        given = [request.GET.get(f"{name}__{part}", "") for part in DATE_PARTS]
+        year, month = (whole_number(each) or 0 for each in given[:2])
+        if not MINYEAR < year < MAXYEAR:
+            return rows
+        first = datetime(year, month if 1 <= month <= 12 else 1, 1, tzinfo=UTC)
+        days = 32 if 1 <= month <= 12 else 367
+        since, until = first - timedelta(days=1), first + timedelta(days=days)
+        return rows.filter(pk__gte=ids.first_at(since), pk__lt=ids.first_at(until))
 
 
 class ReadOnlyAdmin(BaseAdmin):

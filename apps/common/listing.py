@@ -20,6 +20,8 @@ from apps.common.units import whole_number
 
 #: A filter without fixed choices offers the values of so many newest records.
 NEWEST = 1_000
+#: So many records are counted; more are said to be at least so many.
+COUNTED = 10_000
 
 
 class NewestValues(AllValuesFieldListFilter):

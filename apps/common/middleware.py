@@ -5,17 +5,20 @@ ids; `Door` refuses before anything of the body is read; `PageErrors` turns a
 `PolarError` of a page into the same words the API would use.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.views import defaults
 
 from . import ids
@@ -24,6 +27,9 @@ from .errors import NotFound, PolarError, Unavailable
 Respond = Callable[[HttpRequest], HttpResponse]
 
 API_PREFIX = "/api/"
+#: Cookies: the zone that a person chose, and the one that their browser names.
+CHOSEN_ZONE, BROWSER_ZONE = "polar_zone_chosen", "polar_zone"
+ZONE_NAME = re.compile(r"[A-Za-z][\w+/-]{1,63}", re.ASCII)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -142,6 +148,35 @@ def _host_of(origin: str) -> str:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
+
+
+class LocalTime:
+    """Writes the times of pages in the reader's zone: the one that was chosen here,
+    else the browser's own. The API keeps to UTC."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        named = (request.COOKIES.get(name, "") for name in (CHOSEN_ZONE, BROWSER_ZONE))
+        zone = next(filter(None, map(zone_of, named)), None)
+        if zone is None or request.path.startswith(API_PREFIX):
+            return self.get_response(request)
+        timezone.activate(zone)
+        try:
+            return self.get_response(request)
+        finally:
+            timezone.deactivate()
+
+
+def zone_of(name: str) -> ZoneInfo | None:
+    """Return the time zone of this name, None for none."""
+    if not ZONE_NAME.fullmatch(name):
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 class PageErrors:

@@ -170,6 +170,15 @@ class Extension(Row):
         return bool(self.reviewed_hash) and self.definition_hash == self.reviewed_hash
 
 
+#: The hints of the protocol, in words.
+CLAIMS = {
+    "readOnlyHint": "reads only",
+    "destructiveHint": "may destroy",
+    "idempotentHint": "safe to repeat",
+    "openWorldHint": "reaches outside",
+}
+
+
 class CapabilityQuerySet(models.QuerySet[Any]):
     def offerable(self) -> Self:
         """Keep what a model may be shown: reviewed, enabled, of known risk."""
@@ -228,6 +237,11 @@ class Capability(Row):
                 name="capability_risk",
             ),
         ]
+
+    @property
+    def claims(self) -> list[str]:
+        """What its server says of it. Nobody has looked; no rule goes by it."""
+        return [said for name, said in CLAIMS.items() if self.annotations.get(name)]
 
     def __str__(self) -> str:
         return self.name

@@ -22,6 +22,7 @@ urlpatterns = [
     path("extensions/<slug:ext_id>/connect/", views.connect, name="connect"),
     path("extensions/<slug:ext_id>/disconnect/", views.disconnect, name="disconnect"),
     path("extensions/<slug:ext_id>/", views.detail, name="detail"),
+    path("extensions/<slug:ext_id>/sync/", views.sync, name="sync"),
     path("extensions/<slug:ext_id>/review/", views.review, name="review"),
     path("extensions/<slug:ext_id>/lifecycle/", views.lifecycle, name="lifecycle"),
 ]

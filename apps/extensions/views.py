@@ -24,11 +24,11 @@ PAGE_ROWS = 50
 MOST_LINES = 400
 #: How an accepted lack of isolation is said: where it is so now, and where it may be.
 OPEN, MAY_OPEN = "runs without isolation", "may run without isolation"
-CHOICES = {
-    "riskLevel": ("read", "write", "destructive"),
-    "sideEffects": ("none", "internal", "external"),
-    "dataEgress": ("none", "network"),
-}
+CHOICES = (
+    ("riskLevel", "Risk", ("read", "write", "destructive")),
+    ("sideEffects", "Effects", ("none", "internal", "external")),
+    ("dataEgress", "Network", ("none", "network")),
+)
 
 
 def principal_of(request: HttpRequest) -> Principal:
@@ -73,12 +73,33 @@ def install(request: HttpRequest) -> HttpResponse:
         name = request.POST.get("extension_id", "").strip()
         return HttpResponseRedirect(reverse("extensions:detail", args=[name]))
     except PolarError as error:
+        if kind == "mcp" and (kept := _kept(request)):
+            messages.warning(request, f"{kept} is kept, not asked: {error.detail}")
+            return HttpResponseRedirect(reverse("extensions:detail", args=[kept]))
         messages.error(request, f"Not installed: {error.detail} ({error.code})")
         return render(
             request, "extensions/install.html", {"given": request.POST}, status=422
         )
     messages.success(request, f"{row.ext_id} waits for a review. Nothing of it runs.")
     return HttpResponseRedirect(reverse("extensions:detail", args=[row.ext_id]))
+
+
+@require_POST
+def sync(request: HttpRequest, ext_id: str) -> HttpResponse:
+    """Ask the servers of an extension what they offer now."""
+    reason = request.POST.get("reason", "").strip() or "asked at the desk"
+    try:
+        found = queries.find_by_name(ext_id)
+        row = services.sync_mcp_server(
+            by=principal_of(request), extension_id=found.id, reason=reason
+        )
+    except PolarError as error:
+        messages.error(request, f"Not asked: {error.detail} ({error.code})")
+    else:
+        is_same = row.definition_hash == found.definition_hash
+        said = "offers what it did" if is_same else "offers something new: review it"
+        messages.success(request, f"{ext_id} {said}.")
+    return HttpResponseRedirect(reverse("extensions:detail", args=[ext_id]))
 
 
 @require_POST
@@ -224,6 +245,18 @@ def _install(request: HttpRequest, kind: str) -> Extension:
     return take(by=by, files=files, origin=origin)
 
 
+def _kept(request: HttpRequest) -> str:
+    """The name of a server that was written down as typed, though it gave no answer."""
+    new = forms.read_server(request.POST)
+    rows = Extension.objects.filter(ext_id=new.extension_id, type="mcp")
+    described = any(
+        part["command"] == list(new.command) and part["url"] == new.url
+        for row in rows
+        for part in row.parts
+    )
+    return new.extension_id if described else ""
+
+
 def _row(row: Extension) -> dict[str, Any]:
     current = [each for each in row.capabilities.all() if each.is_current]
     counts = {
@@ -264,6 +297,7 @@ def _detail(row: Extension) -> dict[str, Any]:
         ),
         "choices": CHOICES,
         "is_remote": any(part["transport"] == "http" for part in row.parts),
+        "is_served": any(part["transport"] in ports.SERVED for part in row.parts),
         "radius": queries.blast_radius(row) if stoppable else None,
         "links": row.connections.order_by("part"),
         "moves": _moves(row),

@@ -20,7 +20,6 @@ urlpatterns = [
     path("grants/make/", views.make_grant, name="make_grant"),
     path("grants/<uuid:grant_id>/revoke/", views.revoke_grant, name="revoke_grant"),
     path("budgets/", views.budgets, name="budgets"),
-    path("budgets/panel/", views.budgets_panel, name="budgets_panel"),
     path("budgets/new/", views.budget, name="budget_new"),
     path("budgets/<uuid:budget_id>/", views.budget, name="budget"),
     path("budgets/<uuid:budget_id>/end/", views.end_budget, name="end_budget"),

@@ -312,15 +312,6 @@ def end_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
 
 
 @require_GET
-def budgets_panel(request: HttpRequest) -> HttpResponse:
-    """Spend against budget, the nearest to its limit first."""
-    live = queries.budgets(principal_of(request)).filter(is_active=True)
-    nearest = sorted(purse.purses(live[: pages.PAGE_SIZE]), key=lambda p: -p.percent)
-    context = {"purses": nearest[:PANEL_SHOWN]}
-    return pages.panel(request, "gateway/_budgets_panel.html", context)
-
-
-@require_GET
 def find_explanation(request: HttpRequest) -> HttpResponse:
     """Go to the explanation of the trace id that was typed."""
     trace_id = request.GET.get("trace", "").strip().lower()

@@ -1,11 +1,8 @@
 """Lanes, routes, providers and their keys, for people."""
 
-from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Avg, Count, Q, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
@@ -16,11 +13,10 @@ from apps.access.models import Principal, User
 from apps.common import clock, pages
 from apps.common.errors import PolarError
 from apps.providers import policies, queries, services
+from apps.providers.engine import matrix
 from apps.providers.forms import PriceForm, ProviderForm
-from apps.providers.models import Attempt, KeyStage, Kind, Lane, Outcome, Route
+from apps.providers.models import KeyStage, Kind, Lane, Route
 
-#: What the matrix looks back over.
-WINDOW = timedelta(hours=24)
 #: What may be done next with a key, by how far its change has come.
 STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     KeyStage.SETTLED: (),
@@ -42,7 +38,7 @@ def principal_of(request: HttpRequest) -> Principal:
 @require_GET
 def provider_list(request: HttpRequest) -> HttpResponse:
     context = {
-        "lanes": _lanes(),
+        "lanes": matrix.rows(with_aside=True),
         "providers": queries.providers(),
         "may_manage": policies.can_manage(principal_of(request)),
     }
@@ -85,11 +81,16 @@ def _added(request: HttpRequest, form: ProviderForm) -> HttpResponse:
 @require_GET
 def provider(request: HttpRequest, slug: str) -> HttpResponse:
     row = queries.get_provider(slug)
-    routes = Route.objects.filter(model__provider=row).select_related("model")
+    routes = list(
+        Route.objects.filter(model__provider=row)
+        .select_related("model")
+        .order_by("lane", "position")
+    )
+    did = matrix.of_routes([route.id for route in routes])
     context = {
         "provider": row,
         "models": queries.models_of(row)[:MODELS_SHOWN],
-        "routes": routes.order_by("lane", "position"),
+        "routes": [(route, did.get(route.id)) for route in routes],
         "prices": queries.prices_of(row)[:PRICES_SHOWN],
         "today": clock.now().date(),
         "steps": STEPS[row.key_stage],
@@ -117,7 +118,7 @@ def _tell(request: HttpRequest, report: services.TestReport) -> None:
         messages.success(
             request,
             f"{report.model} answered “{report.answer}” in {report.duration_ms} ms; "
-            f"{len(report.models)} models are listed.",
+            f"models listed: {len(report.models)}.",
         )
     else:
         word = report.error_class or "not tested"
@@ -202,37 +203,5 @@ def change_route(request: HttpRequest, route_id: UUID) -> HttpResponse:
 @require_GET
 def panel(request: HttpRequest) -> HttpResponse:
     """The matrix without forms: a panel refreshes under the hand."""
-    return pages.panel(request, "providers/_panel.html", {"lanes": _lanes()})
-
-
-def _lanes() -> list[dict[str, Any]]:
-    """Every lane with its routes, and what each route did in the window."""
-    lanes = queries.lanes_health()
-    done = _attempts_by_route([each.route.id for lane in lanes for each in lane.routes])
-    return [
-        {
-            "lane": health.lane,
-            "state": health.state,
-            "routes": [
-                {"health": each, "did": done.get(each.route.id)}
-                for each in health.routes
-            ],
-        }
-        for health in lanes
-    ]
-
-
-def _attempts_by_route(routes: list[UUID]) -> dict[Any, dict[str, Any]]:
-    since = clock.now() - WINDOW
-    rows = (
-        Attempt.objects.filter(route_id__in=routes, created_at__gte=since)
-        .filter(outcome=Outcome.ATTEMPTED)
-        .values("route_id")
-        .annotate(
-            tried=Count("id"),
-            answered=Count("id", filter=Q(error_class="")),
-            average_ms=Avg("duration_ms", filter=Q(error_class="")),
-            cost=Sum("micros"),
-        )
-    )
-    return {row["route_id"]: row for row in rows.order_by("route_id")}
+    lanes = matrix.rows(with_aside=False)
+    return pages.panel(request, "providers/_panel.html", {"lanes": lanes})

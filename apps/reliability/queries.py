@@ -2,11 +2,12 @@
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import F, Func, IntegerField, QuerySet, Subquery
 
 from apps.access.models import Principal
 from apps.audit import queries as audit
@@ -14,6 +15,7 @@ from apps.audit import services as audit_services
 from apps.common import clock
 from apps.common.errors import NotFound
 from apps.gateway import queries as gateway
+from apps.gateway.models import ApprovalRequest, ApprovalState
 from apps.reliability.models import (
     Alert,
     AlertOrigin,
@@ -40,6 +42,11 @@ class Check:
 def readiness() -> list[Check]:
     """Look at what serving needs and at what only degrades it."""
     return [_alarm(), _store(), _sqlite(), _vault(), _workers(), _halts(), _chain()]
+
+
+def conditions() -> list[Check]:
+    """Look at what only degrades it, for a reader who knows of alarm and halts."""
+    return [_sqlite(), _vault(), _workers()]
 
 
 def _alarm() -> Check:
@@ -88,6 +95,41 @@ def _chain() -> Check:
     head = audit.head()
     where = settings.POLAR_WITNESS_DIR
     return Check("audit", True, f"{head.size} events sealed, witness in {where.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much of each list is not over, for the numbers beside the pages' names."""
+
+    runs: int = 0
+    approvals: int = 0
+    dead: int = 0
+    alerts: int = 0
+    incidents: int = 0
+
+
+def counts(principal: Principal) -> Counts:
+    """Count what is not over, as far as the principal may see it.
+
+    Reads: one statement; each count goes by the index that its list uses.
+    """
+    mine = Run.objects.visible_to(principal)
+    asked = ApprovalRequest.objects.visible_to(principal)
+    own = Principal.objects.filter(id=principal.id)
+    found = own.values_list(
+        _counted(mine.unsettled()),
+        _counted(asked.filter(state=ApprovalState.PENDING)),
+        _counted(mine.dead_letters()),
+        _counted(Alert.objects.standing().real()),
+        _counted(incidents(principal=principal, state="under_way")),
+    ).first()
+    return Counts(*found) if found else Counts()
+
+
+def _counted(rows: QuerySet[Any]) -> Subquery:
+    """The number of rows as part of another statement."""
+    number = Func(F("pk"), function="COUNT", output_field=IntegerField())
+    return Subquery(rows.order_by().annotate(found_rows=number).values("found_rows"))
 
 
 def rollbacks() -> QuerySet[Rollback]:

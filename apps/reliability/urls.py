@@ -61,6 +61,7 @@ urlpatterns = [
         "drills/<uuid:drill_id>/evidence/", views.drill_evidence, name="drill_evidence"
     ),
     path("continuity/", views.continuity, name="continuity"),
+    path("continuity/panel/", views.proof_panel, name="proof"),
     path("continuity/boxes/", views.continuity_boxes, name="continuity_boxes"),
     path("continuity/doctor/<slug:area>/", views.doctor, name="doctor"),
     path("continuity/breach/", views.make_breach, name="make_breach"),

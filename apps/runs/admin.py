@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 
 from apps.access import services as access
 from apps.access.models import User
-from apps.common.admin import ReadOnlyAdmin, state_badge
+from apps.common.admin import ReadOnlyAdmin, reason_of, state_badge
 from apps.common.errors import PolarError
 from apps.runs import services
 from apps.runs.models import (
@@ -69,7 +69,7 @@ class RunAdmin(SteeredAdmin):
             request,
             rows,
             lambda by, run: services.cancel(
-                by=by, run_id=run.id, reason="cancelled on the desk"
+                by=by, run_id=run.id, reason=reason_of(request)
             ),
         )
 
@@ -90,7 +90,7 @@ class RunAdmin(SteeredAdmin):
             request,
             rows,
             lambda by, run: services.act_on_dead_letter(
-                by=by, run_id=run.id, action=action, reason="decided on the desk"
+                by=by, run_id=run.id, action=action, reason=reason_of(request)
             ),
         )
 
@@ -122,7 +122,7 @@ class ScheduleAdmin(SteeredAdmin):
             request,
             rows,
             lambda by, schedule: services.run_now(
-                by=by, schedule_id=schedule.id, reason="started on the desk"
+                by=by, schedule_id=schedule.id, reason=reason_of(request)
             ),
         )
 
@@ -131,7 +131,7 @@ class ScheduleAdmin(SteeredAdmin):
             request,
             rows,
             lambda by, schedule: services.set_schedule_state(
-                by=by, schedule_id=schedule.id, state=state, reason="set on the desk"
+                by=by, schedule_id=schedule.id, state=state, reason=reason_of(request)
             ),
         )
 
@@ -180,7 +180,7 @@ class ProposalAdmin(SteeredAdmin):
                 by=by,
                 proposal_id=proposal.id,
                 approve=approve,
-                reason="decided on the desk",
+                reason=reason_of(request),
             ),
         )
 

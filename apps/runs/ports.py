@@ -252,6 +252,9 @@ class Replayers:
         """Plug in. Again: the last one of a kind counts."""
         self._kinds[kind] = replayer
 
+    def knows(self, kind: str) -> bool:
+        return kind in self._kinds
+
     def get(self, kind: str) -> Replayer:
         """Raises: NoHandler."""
         try:
@@ -260,7 +263,42 @@ class Replayers:
             raise NoHandler(f"Runs of kind {kind!r} keep no journal.") from None
 
 
+#: Says in a few words what runs are about, by run, to who may see that.
+Teller = Callable[[list[uuid.UUID], Any], dict[uuid.UUID, "About"]]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a run is about, and who does it: "What time is it?", "@primary"."""
+
+    title: str
+    who: str = ""
+
+
+class Subjects:
+    """Who knows what a kind of run is about."""
+
+    def __init__(self) -> None:
+        self._tellers: dict[str, Teller] = {}
+
+    def register(self, kind: str, teller: Teller) -> None:
+        """Plug in. Again: the last one of a kind counts."""
+        self._tellers[kind] = teller
+
+    def of(self, runs: Any, principal: Any) -> dict[uuid.UUID, About]:
+        """Ask once for each kind; a run that nobody knows of is left out."""
+        by_kind: dict[str, list[uuid.UUID]] = {}
+        for run in runs:
+            by_kind.setdefault(run.kind, []).append(run.id)
+        found: dict[uuid.UUID, About] = {}
+        for kind, ids in by_kind.items():
+            if teller := self._tellers.get(kind):
+                found |= teller(ids, principal)
+        return found
+
+
 handlers = Handlers()
+subjects = Subjects()
 plannable = Plannable()
 replayers = Replayers()
 ticks = Ticks()

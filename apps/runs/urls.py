@@ -11,6 +11,7 @@ urlpatterns = [
     path("runs/panel/", views.panel, name="panel"),
     path("runs/<uuid:run_id>/", views.detail, name="detail"),
     path("runs/<uuid:run_id>/cancel/", views.cancel, name="cancel"),
+    path("runs/<uuid:run_id>/replay/", views.replay, name="replay"),
     path("runs/<uuid:run_id>/act/", views.act, name="act"),
     path(
         "runs/<uuid:run_id>/effects/<uuid:call_id>/",
@@ -19,6 +20,7 @@ urlpatterns = [
     ),
     path("runs/dead-letters/act/", views.act_on_matching, name="act_on_matching"),
     path("schedules/", views.schedules, name="schedules"),
+    path("schedules/panel/", views.schedules_panel, name="schedules_panel"),
     path("schedules/new/", views.edit_schedule, name="new_schedule"),
     path("schedules/<uuid:schedule_id>/", views.schedule, name="schedule"),
     path(

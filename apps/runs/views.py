@@ -1,5 +1,6 @@
 """Runs for people: the list, the dead letters, one run, and the home panel."""
 
+from collections.abc import Iterable
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from apps.access.queries import default_workspace
 from apps.common import pages
 from apps.common.errors import PolarError, Unauthenticated
 from apps.runs import policies, queries, services
+from apps.runs.engine import day
 from apps.runs.forms import ScheduleForm, form_of
 from apps.runs.models import (
     CANCELLABLE,
@@ -34,8 +36,16 @@ from apps.runs.models import (
     ScheduleState,
     Slot,
     State,
+    Trigger,
 )
-from apps.runs.ports import Planned, plannable
+from apps.runs.ports import (
+    About,
+    Planned,
+    handlers,
+    plannable,
+    replayers,
+    subjects,
+)
 
 #: What the filter offers, each a set of states.
 GROUPS = {
@@ -45,8 +55,10 @@ GROUPS = {
     "succeeded": (State.SUCCEEDED,),
     "ended": (State.CANCELLED, State.DISMISSED),
 }
-#: How many runs the home panel shows.
-SHOWN = 5
+#: How many runs and how many schedules the home page shows.
+SHOWN, LINES_SHOWN = 5, 7
+#: How many schedules their own page draws.
+MOST_LINES = 40
 STEERED = {"pause": ScheduleState.PAUSED, "resume": ScheduleState.ACTIVE}
 
 
@@ -63,8 +75,15 @@ def run_list(request: HttpRequest) -> HttpResponse:
         runs = runs.filter(state__in=GROUPS[group])
     if kind := request.GET.get("kind", ""):
         runs = runs.filter(kind=kind)
+    if trigger := request.GET.get("trigger", ""):
+        runs = runs.filter(trigger=trigger)
+    page = pages.keyset(runs, request.GET)
     context = {
-        "page": pages.keyset(runs, request.GET),
+        "page": page,
+        "rows": _told(page.rows, request),
+        "trigger": trigger,
+        "kinds": handlers.names(),
+        "triggers": Trigger.values,
         "group": group,
         "kind": kind,
         "groups": list(GROUPS),
@@ -83,7 +102,9 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
     effects = queries.effects_of(page.rows, principal)
     context = {
         "page": page,
-        "rows": [(run, effects[run.id]) for run in page.rows],
+        "rows": [
+            (run, effects[run.id], about) for run, about in _told(page.rows, request)
+        ],
         "which": which,
         "matching": matching.count(),
         "reasons": Reason.values,
@@ -95,13 +116,31 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    return _shown(request, run_id)
+
+
+@require_POST
+def replay(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Decide a run's steps anew on what was recorded, and say whether they differ."""
+    try:
+        found = services.replay(by=principal_of(request), run_id=run_id)
+    except PolarError as error:
+        messages.error(request, f"Not replayed: {error.detail} ({error.code})")
+        return HttpResponseRedirect(reverse("runs:detail", args=[run_id]))
+    return _shown(request, run_id, replayed=found)
+
+
+def _shown(request: HttpRequest, run_id: UUID, **more: object) -> HttpResponse:
     run = queries.get_run(run_id, principal=principal_of(request))
     context = {
+        **more,
         "effects": queries.effects_of([run], principal_of(request))[run.id],
         "run": run,
+        "about": subjects.of([run], principal_of(request)).get(run.id),
+        "may_replay": replayers.knows(run.kind),
         "may_cancel": run.state in CANCELLABLE,
         "is_dead": run.state == State.DEAD_LETTER,
-        "children": run.children.order_by("id")[: pages.PAGE_SIZE],
+        "children": _told(run.children.order_by("id")[: pages.PAGE_SIZE], request),
     }
     return render(request, "runs/detail.html", context)
 
@@ -115,7 +154,7 @@ def panel(request: HttpRequest) -> HttpResponse:
         "in_flight": sum(counts.get(state, 0) for state in GROUPS["in-flight"]),
         "waiting": sum(counts.get(state, 0) for state in WAITING),
         "dead": counts.get(State.DEAD_LETTER, 0),
-        "runs": open_runs.order_by("-id")[:SHOWN],
+        "runs": _told(open_runs.order_by("-id")[:SHOWN], request),
         "workers": len(queries.live_workers()),
     }
     return pages.panel(request, "runs/_panel.html", context)
@@ -220,8 +259,17 @@ def schedules(request: HttpRequest) -> HttpResponse:
     context = {
         "rows": [_as_row(schedule, slots[schedule.id]) for schedule in rows],
         "proposals": queries.open_proposals(principal=principal),
+        "day": day.drawn(rows, most=MOST_LINES),
     }
     return render(request, "runs/schedules.html", context)
+
+
+@require_GET
+def schedules_panel(request: HttpRequest) -> HttpResponse:
+    """The hours around now: those with a gap first, then the next to come."""
+    rows = queries.schedules(principal=principal_of(request))
+    context = {"day": day.drawn(rows, most=LINES_SHOWN), "total": len(rows)}
+    return pages.panel(request, "runs/_schedules_panel.html", context)
 
 
 @require_GET
@@ -384,6 +432,13 @@ def _show(form: ScheduleForm, error: PolarError) -> None:
         if name in form.fields:
             form.add_error(name, f"{field.problem}: expected {field.expected}")
     form.add_error(None, error.detail)
+
+
+def _told(runs: Iterable[Run], request: HttpRequest) -> list[tuple[Run, About | None]]:
+    """Each run with what it is about, where somebody knows."""
+    found = list(runs)
+    known = subjects.of(found, principal_of(request))
+    return [(run, known.get(run.id)) for run in found]
 
 
 def _visible(request: HttpRequest) -> RunQuerySet:

@@ -160,6 +160,7 @@ class Recovery(Row):
     proved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        verbose_name_plural = "recovery kits"
         constraints = [
             models.CheckConstraint(
                 condition=Q(form__in=RecoveryForm.values), name="recovery_form"

@@ -183,6 +183,7 @@
     node.dataset.listening = "yes";
     var text = node.querySelector("[data-stream-text]");
     var state = node.querySelector("[data-stream-state]");
+    var working = node.querySelector("[data-working]");
     var source = new EventSource(node.dataset.stream);
     source.addEventListener("delta", function (event) {
       var follow = nearEnd();
@@ -193,7 +194,9 @@
     source.addEventListener("reset", function () { text.textContent = ""; });
     source.addEventListener("state", function (event) {
       heardAt = Date.now();
-      if (state) { state.textContent = JSON.parse(event.data).label; }
+      var label = JSON.parse(event.data).label;
+      if (state) { state.textContent = label; }
+      if (working) { working.hidden = label.indexOf("waiting") === 0; }
     });
     source.addEventListener("done", function () {
       source.close();
@@ -211,6 +214,7 @@
   }
   document.addEventListener("htmx:afterSwap", function (event) {
     prepare(event.detail.elt);
+    countDown();
     tint();
     if (event.detail.target && event.detail.target.matches("[data-follow]")) { toEnd(); }
   });

@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from apps.agents.engine.scale import Scale, quiet
 from apps.agents.engine.waterfall import (
     PAUSE_WIDTH,
     STAGES,
     Bar,
-    Scale,
     Trace,
     _place,
-    _quiet,
     stage_strip,
 )
 from apps.gateway.models import Call
@@ -51,7 +50,7 @@ def test_everything_stays_inside_the_figure():
     assert all(0 <= x <= 100 for x, _ in trace.ticks)
 
 
-def test_wait_for_a_person_counts_as_quiet():
+def test_wait_for_a_person_counts_asquiet():
     waiting = bar(1, 100, is_work=False)
 
     trace = placed(bar(0, 1), waiting, bar(100, 101))
@@ -65,8 +64,8 @@ def test_trace_where_nothing_worked_yet_has_no_pause():
 
 
 def test_quiet_finds_only_long_stretches():
-    assert _quiet([(0, 1), (2, 3)], 3) == []
-    assert _quiet([(0, 1), (60, 61)], 61) == [(1, 60)]
+    assert quiet([(0, 1), (2, 3)], 3) == []
+    assert quiet([(0, 1), (60, 61)], 61) == [(1, 60)]
 
 
 def test_scale_gives_few_ticks_even_for_hours():

@@ -41,7 +41,7 @@ def test_trace_shows_message_agent_and_waterfall(signed_in, turn):
     html = signed_in.get(url_of(turn)).content.decode()
 
     assert "Which orders are open?" in html
-    assert 'id="waterfall"' in html and "@primary version 1" in html
+    assert 'id="waterfall"' in html and "version 1" in html
 
 
 def test_trace_of_another_workspace_is_not_found(client, charlie, turn):

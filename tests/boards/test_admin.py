@@ -60,7 +60,11 @@ def test_old_version_is_refused_with_its_words(admin, task, bob):
 def test_tasks_are_moved_by_an_action(admin, task):
     admin.post(
         reverse("admin:boards_task_changelist"),
-        {"action": "move_to_done", "_selected_action": [str(task.id)]},
+        {
+            "action": "move_to_done",
+            "reason": "It is done.",
+            "_selected_action": [str(task.id)],
+        },
     )
 
     assert Task.objects.get().status == "done"

@@ -42,7 +42,7 @@ def test_a_budget_is_set_on_the_page_and_seen_on_the_list_and_home(signed_in):
 
     row = Budget.objects.get()
     assert (row.scope_key, row.limit) == ("writer", 2_500_000)
-    for page in ("gateway:budgets", "gateway:budgets_panel"):
+    for page in ("gateway:budgets", "agents:spend"):
         html = signed_in.get(reverse(page)).content.decode()
         assert "profile writer" in html and "$2.50" in html
 

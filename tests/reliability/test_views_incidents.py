@@ -10,7 +10,7 @@ from apps.reliability.engine.findings import Finding
 from apps.reliability.models import Alert, Incident
 from apps.runs.models import Schedule
 
-MOST_QUERIES = 45
+MOST_QUERIES = 30
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The only writers of workspaces, users, principals, tokens and sessions."""
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -100,7 +101,12 @@ def system_principal() -> Principal:
 
 
 def principal_for_user(*, user: User) -> Principal:
-    """Return a person's principal, making it at first use."""
+    """Return a person's principal, making it at first use.
+
+    Reads: once for each object of a user, as a request has one.
+    """
+    with contextlib.suppress(Principal.DoesNotExist):
+        return user.principal
     row, _ = Principal.objects.get_or_create(
         key=f"user:{user.id}",
         defaults={

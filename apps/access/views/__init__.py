@@ -24,11 +24,13 @@ from apps.access.policies import can_role, check_role
 from apps.access.services import factors, lockout
 from apps.common import clock, pages
 from apps.common.errors import Conflict, NotFound, PolarError
+from apps.common.middleware import CHOSEN_ZONE, zone_of
 from apps.common.units import whole_number
 
 #: Half a sign-in: the password was right, the second factor is still to come.
 HALF = "half_sign_in"
 HALF_SECONDS = 300
+ZONE_SECONDS = 365 * 24 * 3600
 CODE_DOOR = "second factor"
 BACKEND = "apps.access.policies.ByGroup"
 #: What the sign-in page says of a sign-on that led back, by the word in its address.
@@ -179,8 +181,30 @@ def account(request: HttpRequest) -> HttpResponse:
         "this_key": request.session.session_key,
         "has_factor": queries.has_second_factor(user),
         "needs_factor": queries.needs_second_factor(user),
+        "chosen_zone": request.COOKIES.get(CHOSEN_ZONE, ""),
     }
     return render(request, "access/account.html", context)
+
+
+@require_POST
+def choose_zone(request: HttpRequest) -> HttpResponse:
+    """Write the times of this browser's pages in a zone; in its own for no name."""
+    name = request.POST.get("zone", "").strip()
+    answer = HttpResponseRedirect(reverse("access:account"))
+    if not name:
+        answer.delete_cookie(CHOSEN_ZONE)
+    elif zone_of(name) is None:
+        messages.error(request, f"Not changed: {name[:64]!r} is no time zone.")
+    else:
+        answer.set_cookie(
+            CHOSEN_ZONE,
+            name,
+            max_age=ZONE_SECONDS,
+            secure=request.is_secure(),
+            httponly=True,
+            samesite="Lax",
+        )
+    return answer
 
 
 @require_POST

@@ -13,6 +13,7 @@ from typing import Any
 from apps.access.models import Workspace
 from apps.agents.models import AgentProfile, Turn, TurnState
 from apps.common.errors import FieldProblem, Invalid
+from apps.common.units import whole_number
 from apps.extensions.ports import NativeTool, ToolContext
 from apps.gateway import services as gateway
 from apps.gateway.ports import (
@@ -144,8 +145,8 @@ def _check_window(minutes: Any) -> None:
     """Empty, or a number of minutes, however a form or an agent writes it."""
     if minutes in ("", None):
         return
-    is_count = not isinstance(minutes, bool) and str(minutes).isdecimal()
-    if not is_count or not 0 <= int(minutes) <= LONGEST_WINDOW:
+    count = None if isinstance(minutes, bool) else whole_number(str(minutes))
+    if count is None or count > LONGEST_WINDOW:
         expected = f"minutes, at most {LONGEST_WINDOW}; empty starts at once"
         problem = FieldProblem(f"payload.{REJECT_MINUTES}", "no minutes", expected)
         raise Invalid("This is no time to reject it in.", fields=(problem,))

@@ -1,12 +1,12 @@
 """Who called whom how deep: the heat map of one tree of work, or of a window.
 
 Hides: how the audit log's events become counts and a drawing. Invariant: counts
-come from the log alone (`turn.started`, `handoff.*`), so they can be checked by
-whoever holds an exported copy of it.
+come from the log alone (`turn.started`, `handoff.*`), a window's by way of sums that
+are made from it, so they can be checked by whoever holds an exported copy of it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,19 +14,19 @@ from uuid import UUID
 
 from apps.access.models import Principal
 from apps.access.queries import workspaces_of
+from apps.agents.engine import recursion_hours
 from apps.agents.engine.failures import LOOP_GUARD
+from apps.agents.models import Told
 from apps.audit.models import Event
-from apps.common import canonical, clock, ids
+from apps.common import canonical, clock
 from apps.common.errors import NotFound
 from apps.runs.models import Run
 
 TYPES = ("turn.started", "handoff.started", "handoff.finished")
 #: What is read of each.
 TOLD = ("type", "subject_id", "decision", "reason", "body")
-#: A tree, and a window of many, are read so far; more is said to be cut.
+#: A tree is read so far; more is said to be cut.
 MOST_EVENTS = 4_000
-MOST_OF_WINDOW = 2_000
-BATCH = 1_000
 #: The drawing shows at most so many turns.
 MOST_DOTS = 120
 ROW_PIXELS = 48
@@ -156,35 +156,33 @@ def of_root(*, root_id: UUID, principal: Principal) -> HeatMap:
 
 
 def of_window(*, hours: int, principal: Principal) -> HeatMap:
-    """Read the newest trees of a window, as far as the principal may see them."""
+    """Count all trees of a window, as far as the principal may see them.
+
+    Reads: the hours that are summed up, and the log from there on.
+    """
     mine = list(workspaces_of(principal).values_list("id", flat=True))
-    since = ids.first_at(clock.now() - timedelta(hours=hours))
-    found: list[UUID] = []
-    for kind in TYPES:  # one at a time: each is the end of an index
-        rows = Event.objects.filter(type=kind, id__gte=since, workspace_id__in=mine)
-        newest = rows.order_by("-id").values_list("id", flat=True)
-        found += newest[: MOST_OF_WINDOW + 1]
-    found = sorted(found, reverse=True)[: MOST_OF_WINDOW + 1]
-    return _count(_told(found), root="", most=MOST_OF_WINDOW)
+    since, found = clock.now() - timedelta(hours=hours), HeatMap()
+    told = recursion_hours.counted(since=since, workspaces=mine)
+    for (what, a, b), count in told.items():
+        if what == Told.TURN:
+            found.depths[a, int(b or 0)] += count
+        else:
+            (found.edges if what == Told.EDGE else found.cuts)[a, b] += count
+    # a tree begins with the turn that nobody handed over
+    found.trees = sum(count for (_, depth), count in found.depths.items() if not depth)
+    return found
 
 
-def _told(chosen: list[UUID]) -> Iterator[Any]:
-    """Read these events, a batch at a time: a body is read only if it is counted."""
-    for start in range(0, len(chosen), BATCH):
-        rows = Event.objects.filter(id__in=chosen[start : start + BATCH])
-        yield from rows.order_by("-id").values_list(*TOLD, named=True)
-
-
-def _count(events: Iterable[Any], *, root: str, most: int = MOST_EVENTS) -> HeatMap:
+def _count(events: Iterable[Any], *, root: str) -> HeatMap:
     found, roots = HeatMap(), set()
     told: list[tuple[str, str, dict[str, Any]]] = []
     for number, event in enumerate(events):
-        if number == most:
+        if number == MOST_EVENTS:
             found.is_cut_off = True
             break
         data = canonical.loads(event.body).get("data", {})
         here = str(data.get("root", ""))
-        if root and here != root:
+        if here != root:
             continue
         roots.add(here)
         told.append((event.type, event.subject_id, data))
@@ -195,8 +193,7 @@ def _count(events: Iterable[Any], *, root: str, most: int = MOST_EVENTS) -> Heat
         elif event.decision == "refused" and event.reason == LOOP_GUARD:
             found.cuts[str(data["source"]), str(data["target"])] += 1
     found.trees = len(roots)
-    if root:
-        found.dots = _dots(found, told)
+    found.dots = _dots(found, told)
     return found
 
 

@@ -7,21 +7,27 @@ another is named.
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
+
+from django.utils import timezone
 
 from apps.access.models import Principal
 from apps.access.queries import workspaces_of
 from apps.agents.engine import usage_hours
 from apps.agents.models import AgentProfile
-from apps.common import clock
+from apps.common import clock, units
+from apps.common.periods import hour_of
 from apps.providers.models import Lane
 
 #: The page and the API show at most so many groups; the file has them all.
 MOST_GROUPS = 500
 CHART_PIXELS = 160
+#: What a page narrows its groups by.
+NARROWS = ("provider", "lane", "profile")
+HOURS_SHOWN, HOURS_PIXELS = 24, 48
 COLUMNS = (
     "day",
     "provider",
@@ -64,6 +70,30 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Hour:
+    """One hour's bar of the last day. Units: per cent across, pixels down."""
+
+    x: float
+    y: float
+    height: float
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastDay:
+    """What the hours up to this one spent, or asked where nothing cost anything."""
+
+    unit: str
+    micros: int
+    calls: int
+    failures: int
+    most: int
+    bars: list[Hour]
+    first: datetime
+    middle: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """The average answer time by day, as a line. Units: `points` in the box of 100
     by 24 that the page draws; the times in milliseconds."""
@@ -91,6 +121,43 @@ def groups(*, principal: Principal, days: int, origin: str = "real") -> list[Any
     return sorted(told, key=itemgetter("day"), reverse=True)
 
 
+def last_day(*, principal: Principal) -> LastDay:
+    """Lay the last 24 hours out as bars, this one at the right."""
+    mine = list(workspaces_of(principal).values_list("id", flat=True))
+    first = hour_of(clock.now()) - timedelta(hours=HOURS_SHOWN - 1)
+    found = usage_hours.by_hour(since=first, origin="real", workspaces=mine)
+    sums = Counter[str]()
+    for each in found.values():
+        sums.update(each)
+    unit = "cost" if sums["cost"] else "calls"
+    most = max((each[unit] for each in found.values()), default=0)
+    hours = [first + timedelta(hours=place) for place in range(HOURS_SHOWN)]
+    return LastDay(
+        unit,
+        sums["cost"],
+        sums["calls"],
+        sums["failures"],
+        most,
+        [
+            _bar(place, hour, unit, found.get(hour, {}).get(unit, 0), most)
+            for place, hour in enumerate(hours)
+        ],
+        first,
+        hours[HOURS_SHOWN // 2],
+    )
+
+
+def _amount(unit: str, value: int) -> str:
+    return units.format_usd(value) if unit == "cost" else f"{value:,} calls"
+
+
+def _bar(place: int, hour: datetime, unit: str, value: int, most: int) -> Hour:
+    slot = 100 / HOURS_SHOWN
+    tall = round(value * HOURS_PIXELS / most, 1) if most else 0.0
+    said = f"{timezone.localtime(hour):%H:%M}: {_amount(unit, value)}"
+    return Hour(round(place * slot, 3), round(HOURS_PIXELS - tall, 1), tall, said)
+
+
 def _told(
     key: tuple[Any, ...], sums: Counter[str], slugs: dict[UUID, str]
 ) -> dict[str, Any]:
@@ -115,8 +182,19 @@ def _told(
 
 
 def table(*, principal: Principal, days: int, origin: str = "real") -> list[Any]:
-    """Return the groups that a page shows."""
+    """Return the groups that an answer shows."""
     return groups(principal=principal, days=days, origin=origin)[:MOST_GROUPS]
+
+
+def narrowed(rows: list[dict[str, Any]], asked: dict[str, str]) -> list[dict[str, Any]]:
+    """Keep the groups that have all that is asked for."""
+    wanted = {name: value for name, value in asked.items() if value}
+    return [row for row in rows if all(row[n] == v for n, v in wanted.items())]
+
+
+def offered(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By what the groups may be narrowed, and the values that there are."""
+    return {name: sorted({row[name] for row in rows} - {""}) for name in NARROWS}
 
 
 def lines(

@@ -80,6 +80,35 @@ def by_day(
     yield from _grouped(rows.annotate(day=UtcDay("created_at")), "day")
 
 
+def by_hour(
+    *, since: datetime, origin: str, workspaces: Sequence[UUID]
+) -> dict[datetime, dict[str, int]]:
+    """Return what each hour since a moment's hour had. Shape: calls, failures, cost."""
+    mark, since = _mark(), hour_of(since)
+    mine = Q(origin=origin, workspace_id__in=workspaces)
+    summed = UsageHour.objects.filter(mine, hour__gte=since, hour__lt=mark)
+    rows = UsageRow.objects.filter(mine, created_at__gte=max(since, mark))
+    hours = summed.values_list("hour").annotate(
+        Sum("calls"), Sum("failures"), Sum("cost")
+    )
+    young = (
+        rows.annotate(hour=UtcHour("created_at"))
+        .values_list("hour")
+        .annotate(
+            calls=Count("id"),
+            failures=Count("id", filter=Q(ok=False)),
+            cost=Sum("micros"),
+        )
+    )
+    found: dict[datetime, dict[str, int]] = {}
+    for hour, calls, failures, cost in (*hours.order_by(), *young.order_by()):
+        held = found.setdefault(hour, {"calls": 0, "failures": 0, "cost": 0})
+        held["calls"] += calls
+        held["failures"] += failures
+        held["cost"] += cost
+    return found
+
+
 def sum_up() -> int:
     """Sum up the hours that are over; return how many were summed, in days or parts.
 

@@ -6,16 +6,16 @@ nothing worked, if it would squash the rest, has a fixed width and says so.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from apps.access.models import Principal
+from apps.agents.engine.scale import PAUSE_WIDTH, Scale, quiet
 from apps.agents.models import Handoff, Step, StepKind, Turn, TurnState
 from apps.common import clock
-from apps.common.errors import NotFound
+from apps.common.errors import ApprovalRequired, NotFound
 from apps.gateway.models import (
     ApprovalRequest,
     ApprovalState,
@@ -25,14 +25,6 @@ from apps.gateway.models import (
 )
 from apps.providers.models import Attempt, LaneReason, Outcome
 from apps.runs.models import Run
-
-#: A quiet stretch longer than this share of the whole is cut out …
-LONG_SHARE = 0.3
-#: … and drawn this wide. Units: per cent.
-PAUSE_WIDTH = 14.0
-#: Shorter quiet stretches are never cut. Units: seconds.
-SHORTEST_PAUSE = 3.0
-TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 ICONS: dict[str, str] = {CallKind.MESSAGE: "deliver", CallKind.HANDOFF: "handoff"}
 
@@ -310,7 +302,7 @@ class _Rows:
             end=call.finished_at or (self.now if running else start),
             style="bar-doubt" if doubt else "bar-fail" if refused else "bar-span",
             tone="doubt" if doubt else "critical" if refused else "ok",
-            note=call.reason_code or call.error_code,
+            note=_outcome(call),
             micros=call.micros or None,
             call_id=call.id,
             is_open=running,
@@ -328,11 +320,25 @@ class _Rows:
             end=asked.decided_at or self.now,
             style="bar-wait",
             tone="attention",
-            note=asked.state,
+            note=_answer(asked),
             is_work=False,
             is_open=asked.state == ApprovalState.PENDING,
             call_id=call.id,
         )
+
+
+def _outcome(call: Call) -> str:
+    """Say why a call ended as it did; what was asked for and approved just ran."""
+    if call.state == CallState.SUCCEEDED and call.reason_code == ApprovalRequired.code:
+        return "as approved"
+    return call.reason_code or call.error_code
+
+
+def _answer(asked: ApprovalRequest) -> str:
+    if asked.decided_by is None:
+        return str(asked.state)
+    said = "rejected" if asked.state == ApprovalState.REJECTED else "approved"
+    return f"{said} by {asked.decided_by.label}"
 
 
 def _why(attempt: Attempt) -> str:
@@ -354,7 +360,7 @@ def _place(trace: Trace) -> None:
         for bar in trace.bars
         if bar.is_work
     )
-    scale = Scale(total, _quiet(work, total))
+    scale = Scale(total, quiet(work, total))
     for bar in trace.bars:
         bar.x = scale.at((bar.start - start).total_seconds())
         bar.width = max(0.4, scale.at((bar.end - start).total_seconds()) - bar.x)
@@ -363,56 +369,6 @@ def _place(trace: Trace) -> None:
         for begin, until in scale.pauses
     ]
     trace.ticks = scale.ticks()
-
-
-def _quiet(
-    work: Iterable[tuple[float, float]], total: float
-) -> list[tuple[float, float]]:
-    """Find the stretches without work that are too long to draw to scale."""
-    work = list(work)
-    if not work:
-        return []
-    shortest = max(SHORTEST_PAUSE, total * LONG_SHARE)
-    quiet, reached = [], 0.0
-    for begin, until in [*work, (total, total)]:
-        if begin - reached > shortest:
-            quiet.append((reached, begin))
-        reached = max(reached, until)
-    return quiet
-
-
-class Scale:
-    """Maps seconds since the start to per cent, with pauses of a fixed width."""
-
-    def __init__(self, total: float, pauses: list[tuple[float, float]]) -> None:
-        self.total = total
-        self.pauses = pauses
-        quiet = sum(until - begin for begin, until in pauses)
-        self._true = max(total - quiet, 0.001)
-        self._room = 100.0 - PAUSE_WIDTH * len(pauses)
-
-    def at(self, seconds: float) -> float:
-        done, x = 0.0, 0.0
-        for begin, until in self.pauses:
-            if seconds <= begin:
-                break
-            x += (begin - done) / self._true * self._room
-            share = min(1.0, (seconds - begin) / (until - begin))
-            x += PAUSE_WIDTH * share
-            done = until
-        rest = max(0.0, seconds - done) if seconds > done else 0.0
-        return round(min(100.0, x + rest / self._true * self._room), 3)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        step = next((s for s in TICK_STEPS if self._true / s <= 6), TICK_STEPS[-1])
-        marks, n = [], 0
-        while n * step < self.total * 0.97 and n < 400:
-            seconds = n * step
-            inside = any(begin <= seconds < until for begin, until in self.pauses)
-            if not inside and self.at(seconds) < 93:
-                marks.append((self.at(seconds), f"{seconds:g} s"))
-            n += 1
-        return marks if len(marks) <= 9 else marks[:: len(marks) // 8 + 1]
 
 
 def stage_strip(call: Call) -> list[dict[str, Any]]:

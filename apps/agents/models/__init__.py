@@ -23,7 +23,13 @@ from apps.agents.models.core import (
 )
 from apps.agents.models.delegation import HANDOFF, Handoff, HandoffState, Mode
 from apps.agents.models.memory import Memory, MemoryScope, MemoryWord
-from apps.agents.models.sums import UsageHour, UsageMark
+from apps.agents.models.sums import (
+    RecursionHour,
+    RecursionMark,
+    Told,
+    UsageHour,
+    UsageMark,
+)
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -45,10 +51,13 @@ __all__ = [
     "PinScope",
     "ProfilePin",
     "ProfileVersion",
+    "RecursionHour",
+    "RecursionMark",
     "SafetyMode",
     "Step",
     "StepKind",
     "StepState",
+    "Told",
     "Turn",
     "TurnState",
     "UsageHour",

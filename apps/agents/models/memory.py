@@ -68,6 +68,7 @@ class Memory(Row):
     objects = MemoryQuerySet.as_manager()
 
     class Meta:
+        verbose_name_plural = "memories"
         constraints = [
             models.UniqueConstraint(
                 fields=["workspace", "scope", "key", "digest"],

@@ -1,4 +1,4 @@
-"""What models were asked, summed up by the hour, so that no page counts it again."""
+"""What models were asked, and who called whom, by the hour: no page counts it again."""
 
 from django.db import models
 
@@ -46,6 +46,51 @@ class UsageHour(models.Model):
 
 class UsageMark(SoleRow):
     """Every hour before this is summed up; what came later is counted as it is."""
+
+    summed_to = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"summed to {self.summed_to:%F %R}" if self.summed_to else "not summed"
+
+
+class Told(models.TextChoices):
+    """What the log tells of who called whom."""
+
+    TURN = "turn"  # an agent's turn at a depth
+    EDGE = "edge"  # a handoff from caller to called
+    CUT = "cut"  # one that the loop guard refused
+
+
+class RecursionHour(models.Model):
+    """How often the log told one thing within one hour.
+
+    Derived from the log and nothing else: it may be dropped and made again.
+    """
+
+    hour = models.DateTimeField()
+    workspace_id = models.UUIDField(null=True, blank=True)
+    told = models.CharField(max_length=4, choices=Told)
+    #: Agent and depth of a turn; caller and called of a handoff.
+    a = models.CharField(max_length=64, blank=True)
+    b = models.CharField(max_length=64, blank=True)
+    count = models.PositiveBigIntegerField()
+
+    class Meta:
+        indexes = [
+            # the heat map's window; an hour that is summed again
+            models.Index(fields=["hour"], name="agents_recursionhour_hour"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%F %R} {self.told} {self.a} {self.b}: {self.count}"
+
+    @property
+    def of(self) -> tuple[str, str, str]:
+        return self.told, self.a, self.b
+
+
+class RecursionMark(SoleRow):
+    """Every hour before this is summed up; what came later is counted from the log."""
 
     summed_to = models.DateTimeField(null=True, blank=True)
 

@@ -8,9 +8,11 @@ the SHA-256 of each, so a changed byte anywhere is refused.
 
 import hashlib
 import json
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from apps.audit.engine import keys, ocsf, sealing, tiles
 from apps.audit.models import Checkpoint, Event, Head
@@ -57,6 +59,22 @@ def export(out_dir: Path, first: int, end: int | None) -> Bundle:
     (out_dir / "tree.json").write_text(json.dumps({"frontier": before}) + "\n")
     (out_dir / "manifest").write_text(_manifest(out_dir, bundle))
     return bundle
+
+
+def zipped(first: int, end: int) -> tuple[IO[bytes], Bundle]:
+    """Write the bundle into one file that is gone once it is closed.
+
+    Raises: Invalid.
+    """
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (its reader closes it)
+    with tempfile.TemporaryDirectory(prefix="polar-export-") as folder:
+        place = Path(folder) / "export"
+        bundle = export(place, first, end)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            for each in sorted(place.iterdir()):
+                packed.write(each, f"polar-export-{first}-{end}/{each.name}")
+    file.seek(0)
+    return file, bundle
 
 
 def write_ocsf(path: Path, first: int, end: int | None) -> int:

@@ -49,8 +49,9 @@ def principal_of(request: HttpRequest) -> Principal:
 
 @require_GET
 def conversation_list(request: HttpRequest) -> HttpResponse:
-    principal = principal_of(request)
-    return render(request, "channels/chat.html", _side(principal))
+    chosen = request.GET.get("agent", "primary")
+    context = _side(principal_of(request)) | {"chosen": chosen}
+    return render(request, "channels/chat.html", context)
 
 
 @require_GET
@@ -217,7 +218,7 @@ def _side(principal: Principal) -> dict[str, Any]:
     threads = agents_queries.conversations(visible_to=principal)
     profiles = AgentProfile.objects.visible_to(principal).active().order_by("slug")
     return {
-        "threads": threads.select_related("principal")[:LISTED],
+        "threads": threads.select_related("principal", "profile")[:LISTED],
         "profiles": profiles,
         "may_write": _may_write(principal),
         **_fresh(),

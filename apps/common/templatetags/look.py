@@ -1,16 +1,22 @@
-"""Drawing words for templates: `badge`, `icon`, `usd`, `took`, `ago`, `when`."""
+"""Drawing words for templates: `badge`, `icon`, and filters for figures and times."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django import template
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from markdown_it import MarkdownIt
 
 from apps.common import clock, listing, look, units
 
 register = template.Library()
+
+#: Longer texts are shown as they are. Units: characters.
+MOST_PROSE = 50_000
+_PROSE = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
+_PROSE.disable(["link", "image", "autolink", "reference", "html_block", "html_inline"])
 
 
 @register.simple_tag
@@ -34,6 +40,17 @@ def shape(state: Any) -> str:
 
 
 @register.filter
+def day_after(day: date) -> date:
+    return day + timedelta(days=1)
+
+
+@register.filter
+def ended(text: Any) -> str:
+    """A sentence with one full stop at its end, however it was typed."""
+    return f"{str(text).rstrip(' .')}."
+
+
+@register.filter
 def words(state: Any) -> str:
     return str(state).lower().replace("_", " ")
 
@@ -41,6 +58,12 @@ def words(state: Any) -> str:
 @register.filter
 def usd(micros: Any) -> str:
     return units.format_usd(int(micros or 0))
+
+
+@register.filter
+def number(value: Any) -> str:
+    """A count as a person reads it: 1,048,221."""
+    return f"{int(value or 0):,}"
 
 
 @register.filter
@@ -94,6 +117,20 @@ def when(moment: datetime | None) -> SafeString:
 
 
 @register.filter
+def prose(text: Any) -> SafeString:
+    """What a model wrote, its Markdown drawn: emphasis, lists, tables, code.
+
+    HTML in it stays text, and so do links and pictures: a model's words may be a
+    stranger's, and a label that hides its address would be theirs to choose.
+    """
+    said = str(text)
+    if len(said) > MOST_PROSE:
+        return format_html('<p class="answer">{}</p>', said)
+    drawn = _PROSE.render(said).replace("<pre>", '<pre tabindex="0">')
+    return SafeString(drawn)  # noqa: S308 (it escapes all HTML)
+
+
+@register.filter
 def is_here(request: Any, url: str) -> bool:
     """Whether the page being shown is `url` or lies below it."""
     path = getattr(request, "path", "")
@@ -107,3 +144,12 @@ def is_here(request: Any, url: str) -> bool:
 def dates_of(changelist: Any) -> Any:
     """The admin's dates to narrow by, at a constant price."""
     return listing.dates_of(changelist)
+
+
+@register.simple_tag
+def counted(changelist: Any) -> str:
+    """How many records a list of the admin has; it counts no further than it says."""
+    count, opts = changelist.result_count, changelist.opts
+    name = opts.verbose_name if count == 1 else opts.verbose_name_plural
+    more = " or more" if count >= listing.COUNTED else ""
+    return f"{count:,}{more} {name}"

@@ -31,8 +31,6 @@ from apps.gateway.ports import Json
 
 from .guarded import check_may, check_reason, decide, keep_version, record
 
-SERVED = frozenset({ports.Transport.STDIO, ports.Transport.HTTP})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -79,7 +77,7 @@ def install_plugin(
     """
     manifest = bundles.plugin(files)
     for part in manifest["parts"]:
-        if part["transport"] in SERVED:
+        if part["transport"] in ports.SERVED:
             _check_server(by, tuple(part["command"]), part["url"])
     return _install(by, manifest, files, origin, draft)
 
@@ -108,7 +106,7 @@ def sync_mcp_server(
         assert extension_id is not None
         row = get_extension(extension_id)
         _check_present(row)
-    parts = [each["name"] for each in row.parts if each["transport"] in SERVED]
+    parts = [each["name"] for each in row.parts if each["transport"] in ports.SERVED]
     if not parts:
         raise Invalid(f"{row.ext_id} has no MCP server to ask.")
     for name in parts:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from apps.access.models import Principal
-from apps.gateway.engine import foresight, leftover, lost, pipeline
+from apps.gateway import queries
+from apps.gateway.engine import foresight, leftover, lost, pipeline, purse
 from apps.gateway.models import Call
 from apps.gateway.ports import CallRequest, Outcome
 from apps.gateway.services.approvals import (
@@ -28,6 +29,9 @@ from apps.gateway.services.limits import (
 )
 from apps.gateway.services.trying import Wanted, what_if
 
+#: Of so many budgets the nearest to their limits are found.
+MOST_WEIGHED = 50
+
 __all__ = [
     "Answer",
     "BudgetWanted",
@@ -44,6 +48,7 @@ __all__ = [
     "hold_starts",
     "install_shipped_grants",
     "make_grant",
+    "nearest_budgets",
     "resume",
     "revoke_grant",
     "save_budget",
@@ -73,6 +78,13 @@ def foresee(requests: Iterable[CallRequest]) -> list[bool]:
     Writes nothing; the calls are decided, one by one, when they are made.
     """
     return [foresight.asks_in_a_plan(request) for request in requests]
+
+
+def nearest_budgets(*, principal: Principal, most: int) -> list[purse.Purse]:
+    """Return the budgets that bind, with what they hold, the nearest to its limit
+    first. Reads: at most MOST_WEIGHED of them."""
+    live = queries.budgets(principal).filter(is_active=True)[:MOST_WEIGHED]
+    return sorted(purse.purses(live), key=lambda each: -each.percent)[:most]
 
 
 def hold_lost_effects(*, by: Principal, bodies: Iterable[str]) -> list[Call]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from apps.reliability.engine.slo import CHART_DAYS, Slo, Standing, Tally
 
-HEIGHT = 96.0
+HEIGHT = 56.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Chart:
     bars: tuple[Bar, ...]
     left: int
     promised: str
+    #: What was counted in all of the days.
+    events: int = 0
 
     @property
     def slo(self) -> Slo:
@@ -46,12 +48,15 @@ def draw(standing: Standing, now: datetime) -> Chart:
         spent += tally.bad
         left = round(100 * (1 - spent / allowed)) if allowed else 100
         bars.append(_bar(day, place, left, tally))
-    return Chart(standing, tuple(bars), left, f"{standing.slo.budget:.0%}")
+    events = sum(each.total for each in days.values())
+    return Chart(standing, tuple(bars), left, f"{standing.slo.budget:.0%}", events)
 
 
 def _bar(day: datetime, place: int, left: int, tally: Tally) -> Bar:
     height = HEIGHT * min(max(left, 0), 100) / 100
-    tone = "bar-ok" if left > 25 else "fault"
+    tone = "bar-quiet" if left > 25 else "bar-fail"
+    if not tally.total:
+        tone = "bar-none"
     step = 100 / CHART_DAYS
     return Bar(
         day, place * step, step * 0.8, HEIGHT - height, height, left, tally, tone

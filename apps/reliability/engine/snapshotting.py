@@ -6,6 +6,7 @@ is whole and on the disk; half a snapshot is removed. SQLite is copied by its ba
 API while everything runs, PostgreSQL by pg_dump.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -99,17 +100,22 @@ def create() -> Snapshot:
 
 def every() -> list[Snapshot]:
     """List the snapshots, newest first; what cannot be read is left out."""
+    return list(_each())
+
+
+def newest() -> Snapshot | None:
+    """Return the newest that can be read; no other is opened."""
+    return next(_each(), None)
+
+
+def _each() -> Iterator[Snapshot]:
     where = Path(settings.POLAR_SNAPSHOT_DIR)
     if str(where) in ("", ".") or not where.is_dir():
-        return []
-    found = []
+        return
     for path in sorted(where.iterdir(), reverse=True):
         if (path / MANIFEST).is_file() and not path.name.startswith("."):
-            try:
-                found.append(read(path.name))
-            except SnapshotBroken:
-                continue
-    return found
+            with contextlib.suppress(SnapshotBroken):
+                yield read(path.name)
 
 
 def read(name: str) -> Snapshot:

@@ -77,6 +77,7 @@ from apps.reliability.services.snapshots import Snapshot as Snapshot
 from apps.reliability.services.snapshots import create_snapshot as create_snapshot
 from apps.reliability.services.snapshots import install_schedule as install_schedule
 from apps.reliability.services.snapshots import keep_snapshots as keep_snapshots
+from apps.reliability.services.snapshots import newest_snapshot as newest_snapshot
 from apps.reliability.services.snapshots import prune_snapshots as prune_snapshots
 from apps.reliability.services.snapshots import restore as restore
 from apps.reliability.services.snapshots import restore_beside as restore_beside

@@ -70,6 +70,11 @@ def snapshots() -> list[Snapshot]:
     return snapshotting.every()
 
 
+def newest_snapshot() -> Snapshot | None:
+    """Return the newest that can be read, None without any."""
+    return snapshotting.newest()
+
+
 def restore_beside(*, by: Principal, source: str, target: Path) -> Path:
     """Write a proved copy to a new file; the store stays as it is."""
     check_role(by, Role.ADMIN, access.default_workspace())

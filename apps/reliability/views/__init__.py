@@ -29,6 +29,7 @@ from apps.reliability.views.incidents import (
     slo_page,
 )
 from apps.reliability.views.manual import manual
+from apps.reliability.views.proving import proof_panel
 from apps.reliability.views.settings import (
     config,
     export_config,
@@ -81,6 +82,7 @@ __all__ = [
     "open_incident",
     "panel",
     "parts",
+    "proof_panel",
     "readyz",
     "rehearse_restore",
     "resume_stale",

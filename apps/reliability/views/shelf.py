@@ -25,7 +25,9 @@ from apps.access.models import Role
 from apps.access.policies import can_role, check_role
 from apps.common import pages
 from apps.common.errors import PolarError
+from apps.common.units import whole_number
 from apps.reliability import services
+from apps.reliability.engine import staging
 from apps.reliability.views.asking import principal_of
 
 NEWEST = 20
@@ -87,9 +89,8 @@ def live_drill(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _cap(given: dict[str, str]) -> services.Cap:
     """What is no number is out of range."""
-    return services.Cap(
-        **{name: int(v) if v.isdecimal() else -1 for name, v in given.items()}
-    )
+    read = {name: whole_number(text) for name, text in given.items()}
+    return services.Cap(**{name: -1 if v is None else v for name, v in read.items()})
 
 
 def _refusal(error: PolarError) -> str:
@@ -141,10 +142,14 @@ def _drill_context(request: HttpRequest, drill_id: UUID) -> dict[str, Any]:
     principal = principal_of(request)
     check_role(principal, Role.VIEWER, access.default_workspace())
     row = services.get_drill(drill_id)
+    steps = list(row.steps.all())
     return {
         "drill": row,
         "shelved": services.definition_of(row),
-        "steps": list(row.steps.all()),
+        "steps": steps,
+        "stages": staging.stages(row, steps),
+        "moments": staging.moments(steps),
+        "probes": staging.probes(steps),
         "main": row.verdict.get("main", {}),
         "control": row.verdict.get("control", {}),
     }

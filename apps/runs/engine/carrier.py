@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from django.db import DatabaseError, connection
 
-from apps.common import clock
+from apps.common import clock, settling
 from apps.runs.engine import leases
 from apps.runs.engine.claim import Claimed
 from apps.runs.engine.executor import carry
@@ -90,3 +90,4 @@ def _warm_up() -> None:
         logger.warning("not warmed up", extra={"event": "worker.cold"}, exc_info=True)
     finally:
         connection.close()
+        settling.freeze()

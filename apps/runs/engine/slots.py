@@ -16,6 +16,7 @@ from cronsim import CronSim, CronSimError
 from dateutil.rrule import rrule, rrulestr
 from dateutil.tz import resolve_imaginary
 
+from apps.common.units import whole_number
 from apps.runs.errors import BadSchedule
 from apps.runs.models import Schedule, ScheduleKind
 
@@ -127,9 +128,10 @@ def _cron(expression: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime
 
 
 def _interval(expression: str, anchor: datetime, after: datetime) -> Iterator[datetime]:
-    if not expression.isdecimal() or not 0 < int(expression) <= 366 * 86_400:
+    seconds = whole_number(expression)
+    if not seconds or seconds > 366 * 86_400:
         raise BadSchedule("An interval is a whole number of seconds, up to a year.")
-    step = timedelta(seconds=int(expression))
+    step = timedelta(seconds=seconds)
     count = max(0, (after - anchor) // step)
     while True:
         count += 1

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.utils import timezone
+
 from apps.runs.models import Slot, SlotState, State
 
 #: Width of one moment and of the space to the next. Units: SVG user units.
@@ -31,7 +33,8 @@ class Strip:
 def drawn(slots: Sequence[Slot], *, has_next: bool) -> Strip:
     """Draw slots, oldest first, and the one to come."""
     marks = [
-        Mark(place * STEP, _look(slot), _says(slot)) for place, slot in enumerate(slots)
+        Mark(place * STEP, look_of(slot), says_of(slot))
+        for place, slot in enumerate(slots)
     ]
     if has_next:
         marks.append(Mark(len(slots) * STEP, "slot-next", "next"))
@@ -41,11 +44,12 @@ def drawn(slots: Sequence[Slot], *, has_next: bool) -> Strip:
     return Strip(marks, max(len(marks), 1) * STEP, says)
 
 
-def _look(slot: Slot) -> str:
+def look_of(slot: Slot) -> str:
     if slot.state != SlotState.FIRED:
         return "slot-missed"
     return "slot-fail" if slot.outcome in FAILED else "slot-ok"
 
 
-def _says(slot: Slot) -> str:
-    return f"{slot.slot_at:%d %b %H:%M} UTC: {slot.outcome or slot.state}"
+def says_of(slot: Slot) -> str:
+    here = timezone.localtime(slot.slot_at)
+    return f"{here:%d %b %H:%M}: {slot.outcome or slot.state}"

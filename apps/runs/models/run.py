@@ -233,3 +233,10 @@ class Run(Row):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
+
+    @property
+    def took(self) -> float | None:
+        """From its making to its end. Units: seconds."""
+        if self.finished_at is None:
+            return None
+        return (self.finished_at - self.created_at).total_seconds()

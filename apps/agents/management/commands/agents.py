@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.access import services as access
 from apps.access.queries import default_workspace
 from apps.agents import queries, services
-from apps.agents.engine import recursion, usage_hours
+from apps.agents.engine import recursion, recursion_hours, usage_hours
 from apps.agents.models import AgentProfile, PinScope, as_body
 from apps.common.errors import PolarError
 from apps.providers import queries as providers
@@ -46,7 +46,7 @@ class Command(BaseCommand):
             each.add_argument("scope", choices=PIN_SCOPES)
             each.add_argument("--id", default="", help="session, user or workspace")
         pin.add_argument("slug")
-        verbs.add_parser("resum", help="Sum usage up again from its rows.")
+        verbs.add_parser("resum", help="Sum usage and the heat map up again.")
         for each in verbs.choices.values():
             each.add_argument("--json", action="store_true", help="for programs")
 
@@ -76,9 +76,12 @@ class Command(BaseCommand):
         return lines, told
 
     def _resum(self, options: dict[str, Any]) -> Any:
-        wrong = usage_hours.rebuild()
-        told = f"summed up again; {wrong} hours had other sums than their rows"
-        return [told], {"hours_mended": wrong}
+        wrong, log = usage_hours.rebuild(), recursion_hours.rebuild()
+        lines = [
+            f"summed up again; {wrong} hours had other sums than their rows",
+            f"{log} hours of the heat map had other sums than the log",
+        ]
+        return lines, {"hours_mended": wrong, "heat_hours_mended": log}
 
     def _list(self, options: dict[str, Any]) -> Any:
         rows = list(queries.profiles(visible_to=access.system_principal())[:500])
