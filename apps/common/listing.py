@@ -42,6 +42,11 @@ class NewestValues(AllValuesFieldListFilter):
         choices: Any = sorted(found, key=lambda value: (value is not None, value))
         self.lookup_choices = choices
 
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Name also what is empty, so that its link can be seen and heard."""
+        for choice in super().choices(changelist):
+            yield choice | {"display": choice["display"] or "empty"}
+
 
 def _has_open_values(field: "Field[Any, Any]") -> bool:
     return isinstance(field, CharField) and not field.flatchoices

@@ -86,7 +86,7 @@ def test_token_when_owner_demoted_then_narrowed(system, bob, workspace):
 
     services.set_role(by=system, user=bob, role="viewer", workspace=workspace)
 
-    assert queries.authenticate(raw).scopes == {"runs:read"}
+    assert queries.authenticate(raw).scopes == {"approvals:read", "runs:read"}
 
 
 def test_deactivate_when_done_then_session_and_token_end(

@@ -39,6 +39,7 @@ NAMED: dict[str, tuple[str, str]] = {
 GIVEN = {
     "manual/<slug:slug>/": "manual/provider-failover/",
     "continuity/doctor/<slug:area>/": "continuity/doctor/key/",
+    "drills/on-install/<slug:slug>/": "drills/on-install/blackout/",
 }
 #: Not pages: machines' doors, streams that stay open, ways out, and the admin and
 #: the API, which are walked by their own lists.

@@ -66,10 +66,10 @@ def zipped(first: int, end: int) -> tuple[IO[bytes], Bundle]:
 
     Raises: Invalid.
     """
-    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (its reader closes it)
     with tempfile.TemporaryDirectory(prefix="polar-export-") as folder:
         place = Path(folder) / "export"
         bundle = export(place, first, end)
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (its reader closes)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
             for each in sorted(place.iterdir()):
                 packed.write(each, f"polar-export-{first}-{end}/{each.name}")
