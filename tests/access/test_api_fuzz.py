@@ -13,7 +13,8 @@ from http import HTTPStatus
 
 import pytest
 import schemathesis
-from django.db import transaction
+from django.core.signals import request_finished
+from django.db import close_old_connections, transaction
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
@@ -123,7 +124,10 @@ def _send(client, bearer, case) -> int:
         headers=bearer,
         query_params=arguments.get("params") or {},
     )
+    # Ends a stream or a file; the transaction of the case keeps its connection.
+    request_finished.disconnect(close_old_connections)
     answer.close()
+    request_finished.connect(close_old_connections)
     return answer.status_code
 
 

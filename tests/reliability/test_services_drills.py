@@ -122,6 +122,12 @@ def system(db: None, settings: Any, tmp_path: Path) -> Principal:
 
 
 @pytest.fixture
+def brokerless(settings: Any) -> None:
+    """An install without Redis, whatever the suite runs on."""
+    settings.REDIS_URL = ""
+
+
+@pytest.fixture
 def stage() -> Iterator[FakeStage]:
     before = ports.stage()
     fake = FakeStage(HELD, DEVIATED)
@@ -353,7 +359,7 @@ def test_freshness_when_code_changes_then_its_digest_does(
 
 
 def test_drill_that_this_machine_cannot_play_is_refused_and_not_asked_for(
-    system: Principal, stage: FakeStage
+    system: Principal, stage: FakeStage, brokerless: None
 ) -> None:
     stage.lacking = "a small disk of its own needs bubblewrap"
 
@@ -478,7 +484,7 @@ def test_schedule_is_planned_once_and_a_paused_one_stays_paused(
 
 
 def test_schedule_rehearses_each_in_turn_then_none_until_it_is_due_again(
-    system: Principal, stage: FakeStage
+    system: Principal, stage: FakeStage, brokerless: None
 ) -> None:
     stage.lacking = "no small disk here"
     rows = [rehearse(look(system)) for _ in range(9)]
@@ -505,7 +511,7 @@ def test_schedule_starts_none_beside_one_under_way_or_in_a_clone(
 
 
 def test_drill_that_goes_on_deviating_keeps_no_other_from_its_turn(
-    system: Principal, stage: FakeStage
+    system: Principal, stage: FakeStage, brokerless: None
 ) -> None:
     stage.journals["control"] = HELD
     rows = [rehearse(look(system)) for _ in range(11)]

@@ -91,7 +91,6 @@ def _play_live(ctx: RunContext, row: DrillRun, home: Path) -> Outcome:
         if not _follow(ctx, row, (evidence.MAIN, folder), begin):
             return _left(ctx, row)
     finally:
-        connection.close()
         left = livefaults.take_back("the drill is over")
         record(row, "drill.fault_mended", None, left=", ".join(left))
     why = str(evidence.facts_of(folder).get("aborted", ""))

@@ -99,7 +99,6 @@ def abort(why: str) -> None:
     """Take the fault back, say why, and end the experiment."""
     _stop.set()
     livefaults.take_back(f"aborted: {why}"[:200])
-    connection.close()
     notebook.kept["aborted"] = why
     notebook.tell("critical", f"Aborted, and the fault is taken back: {why}")
     ports.stage().abort()
