@@ -1,6 +1,8 @@
 """Fixtures of the whole suite: the cast, and no network."""
 
 import sqlite3
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +15,7 @@ from pytest_django import DjangoDbBlocker
 
 from apps.access import services as access
 from apps.access.models import Principal, Role, User, Workspace
-from apps.audit.engine import memory, opened, triggers
+from apps.audit.engine import memory, opened, recording, triggers
 from apps.common import clock
 from tests import network, people
 
@@ -77,6 +79,38 @@ def a_process_that_remembers_nothing() -> Iterator[None]:
     memory.forget()
     yield
     memory.forget()
+
+
+@pytest.fixture(autouse=True)
+def transaction_of_the_test_counts_for_nothing(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most tests run in a transaction of their own, and would hide that code which
+    records an event forgot to open one. A test itself may record in its own."""
+    mark = request.node.get_closest_marker("django_db")
+    is_alone = "transactional_db" in request.fixturenames
+    if is_alone or (mark.kwargs.get("transaction") if mark else False):
+        return
+    if mark is None and "db" not in request.fixturenames:
+        return
+    request.getfixturevalue("db")
+    depth, mine = len(connection.savepoint_ids), threading.get_ident()
+    usual = recording.has_transaction
+
+    def has_transaction() -> bool:
+        is_shallow = len(connection.savepoint_ids) <= depth
+        if is_shallow and threading.get_ident() == mine:
+            return _is_told_by_a_test()
+        return usual()
+
+    monkeypatch.setattr(recording, "has_transaction", has_transaction)
+
+
+def _is_told_by_a_test() -> bool:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and "/apps/audit/" in frame.f_code.co_filename:
+        frame = frame.f_back
+    return "/tests/" in frame.f_code.co_filename
 
 
 @pytest.fixture

@@ -369,7 +369,9 @@ def later(seconds: float) -> None:
     """Be a process that starts so much later."""
     from apps.common import clock
 
+    measure = clock._measure
     clock._boot_wall += seconds
+    clock._measure = lambda: measure() + seconds
 
 
 def short_leases(seconds: float) -> None:

@@ -134,8 +134,9 @@ class Team:
             raw,
             {"Content-Type": f"application/{kind}", **headers},
         )
-        assert connection.getresponse().status == 200
+        status = connection.getresponse().status
         connection.close()
+        assert status == 200
 
     def mention(self, text: str, **more: Any) -> dict[str, Any]:
         self.number += 1

@@ -225,6 +225,7 @@ def _domain_is_allowed(setup: ports.SignOn, claims: Mapping[str, Any]) -> bool:
     return bool(at) and domain.casefold() in setup.domains
 
 
+@transaction.atomic
 def _refused(
     setup: ports.SignOn, why: str, address: str, user: User | None = None
 ) -> None:

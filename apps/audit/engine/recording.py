@@ -44,9 +44,14 @@ class Draft:
     payload: dict[str, Any] | None = None
 
 
+def has_transaction() -> bool:
+    """Tell whether the change and its event end together."""
+    return bool(transaction.get_connection().in_atomic_block)
+
+
 def insert(draft: Draft) -> Event:
     """Write the event. Raises: Invalid, OutsideTransaction."""
-    if not transaction.get_connection().in_atomic_block:
+    if not has_transaction():
         raise OutsideTransaction
     if not ports.is_declared(draft.type):
         raise Invalid(f"{draft.type!r} is not a declared event type")

@@ -149,6 +149,7 @@ def read_again(account: Account, raw: Json, line: Line) -> Update | None:
     return hook.read(raw, line) if hook is not None else None
 
 
+@transaction.atomic
 def _note(account: Account, error: PolarError) -> None:
     count = _refusals.add(str(account.id))
     if count:
