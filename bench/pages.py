@@ -120,7 +120,10 @@ def _options() -> argparse.Namespace:
 
 def _point_home() -> None:
     from django.conf import settings
+    from django.core.management import call_command
 
+    settings.STATIC_ROOT = Path(stand.HOME.name) / "static"
+    call_command("collectstatic", interactive=False, verbosity=0)
     settings.POLAR_EXTENSIONS_DIR = Path(stand.HOME.name) / "extensions"
     settings.POLAR_SNAPSHOT_DIR = Path(stand.HOME.name) / "snapshots"
 

@@ -8,7 +8,7 @@ from django.db import DatabaseError, connection, transaction
 
 from apps.audit import services
 from apps.audit.checks import check_triggers
-from apps.audit.engine import body, merkle, triggers
+from apps.audit.engine import body, merkle, triggers, verifying
 from apps.audit.models import Event, Head, Tile
 from apps.common import ids
 from apps.common.actor import SYSTEM, Actor
@@ -386,3 +386,16 @@ def test_actor_when_label_is_hostile_then_still_verified(record: Recorder) -> No
 
     assert services.verify().ok
     assert SYSTEM.kind == "system"
+
+
+def test_store_that_knows_no_concat_writes_the_same_text(
+    record: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(3)
+    services.seal_all()
+    quick = list(verifying._block(0, 3))
+
+    monkeypatch.setattr(body, "HAS_CONCAT", False)
+
+    assert list(verifying._block(0, 3)) == quick
+    assert services.verify().ok

@@ -181,10 +181,10 @@ class Syslog:
                 return
             with wire:
                 raw = wire.makefile("rb").read()
-            while raw:
-                count, _, rest = raw.partition(b" ")
-                self.messages.append(rest[: int(count)].decode())
-                raw = rest[int(count) :]
+                while raw:  # the sender is told by the close that all was taken
+                    count, _, rest = raw.partition(b" ")
+                    self.messages.append(rest[: int(count)].decode())
+                    raw = rest[int(count) :]
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
