@@ -74,6 +74,21 @@ def test_record_when_outside_a_transaction_then_refused(monkeypatch: Any) -> Non
         services.record(type="drill.happened", actor=SYSTEM)
 
 
+def test_record_when_only_the_test_opened_a_transaction_then_refused(
+    db: None,
+) -> None:
+    """Code of an app that forgot its own is found by any test that runs it."""
+    words = "services.record(type='drill.happened', actor=SYSTEM)"
+    code = compile(words, "/polar/apps/made_up/services.py", "exec")
+
+    with pytest.raises(OutsideTransaction):
+        exec(code)  # noqa: S102 (the words above)
+
+    with transaction.atomic():
+        exec(code)  # noqa: S102 (the words above)
+    assert Event.objects.filter(type="drill.happened").count() == 1
+
+
 @pytest.mark.parametrize(
     "said",
     [
