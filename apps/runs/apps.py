@@ -27,7 +27,7 @@ class RunsConfig(AppConfig):
         ports.ticks.register("runs.slots", services.fire_due_slots, 1.0)
         ports.ticks.register("runs.tick", services.tick, 5.0)
         ports.ticks.register("gateway.approvals", gateway.sweep_approvals, 1.0)
-        ports.ticks.register("gateway.budgets", gateway.sweep_reservations, 5.0)
+        ports.ticks.register("gateway.budgets", gateway.sweep_reservations, 1.0)
         if audit.can_seal():
             ports.ticks.register("audit.seal", audit.seal, 0.2)
         used = [name for name, sink in audit_ports.sinks().items() if sink.is_on()]

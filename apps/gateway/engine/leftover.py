@@ -17,7 +17,7 @@ from apps.gateway.ports import carried
 from . import ledger, meter
 
 #: Younger reservations are in the hands of whoever made them. Units: seconds.
-YOUNG = timedelta(seconds=10)
+YOUNG = timedelta(seconds=2)
 BATCH = 200
 
 
