@@ -1,11 +1,18 @@
 """`manage.py worker`: carry runs until told to leave."""
 
+import os
 import socket
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils.module_loading import import_string
+
+
+#: Where a worker and the web want the same core, the web goes first: people and
+#: vendors wait for its answer, and a vendor that waits too long sends again.
+#: Source: docs/decisions/0041-the-web-goes-first.md
+NICENESS = 5
 
 
 class Command(BaseCommand):
@@ -17,6 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="worker")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.nice(NICENESS)
         host = socket.gethostname()
         app = import_string(settings.CELERY_APP)
         app.worker_main(
