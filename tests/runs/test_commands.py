@@ -1,9 +1,12 @@
-"""`manage.py runs`: what the desk can do, the shell can do."""
+"""`manage.py runs`: what the desk can do, the shell can do. And `manage.py worker`."""
 
 import json
+import os
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.utils.module_loading import import_string
 
 from apps.common import clock
 from apps.runs.models import Run, State
@@ -34,3 +37,14 @@ def test_replay_of_a_kind_without_a_journal_says_so(enqueue):
 
 def test_effects_of_a_run_that_did_nothing_are_none(enqueue, capsys):
     assert said(capsys, "effects", str(enqueue().id)) == []
+
+
+def test_worker_lets_the_web_go_first(monkeypatch):
+    done = []
+    app = import_string(settings.CELERY_APP)
+    monkeypatch.setattr(os, "nice", lambda by: done.append(by > 0))
+    monkeypatch.setattr(app, "worker_main", lambda words: done.append(words[1]))
+
+    call_command("worker")
+
+    assert done == [True, "worker"]

@@ -8,7 +8,6 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils.module_loading import import_string
 
-
 #: Where a worker and the web want the same core, the web goes first: people and
 #: vendors wait for its answer, and a vendor that waits too long sends again.
 #: Source: docs/decisions/0041-the-web-goes-first.md
