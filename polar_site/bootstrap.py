@@ -5,6 +5,14 @@ Invariants: a step that is done is not done again; a secret is written once (onl
 `keys.py` replaces one); no key is made while data that needs the old one exists.
 """
 
+import sys
+from pathlib import Path
+
+# Run by its path, this folder stands first on the way of imports, and our `sqlite3`
+# before Python's.
+if Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+    del sys.path[0]
+
 import argparse
 import base64
 import configparser
@@ -20,12 +28,10 @@ import socket
 import sqlite3
 import stat
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -69,6 +72,25 @@ def test_env_when_the_key_is_lost_but_tables_exist_makes_no_new_key(clone):
 
     with pytest.raises(SystemExit, match="Restore it"):
         bootstrap.write_env()
+
+
+def test_script_when_run_by_its_path_can_look_at_the_store(tmp_path):
+    """As `make run` starts it, its own folder stands before Python's modules."""
+    there = tmp_path / "polar_site"
+    shutil.copytree(bootstrap.ROOT / "polar_site", there)
+    with contextlib.closing(sqlite3.connect(tmp_path / "polar-system.db")) as store:
+        store.execute("CREATE TABLE kept (id INTEGER)")
+    words = (
+        f"import runpy, sys; sys.path.insert(0, {str(there)!r});"
+        f"made = runpy.run_path({str(there / 'bootstrap.py')!r});"
+        "print(made['data_exists']())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", words], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_env_when_a_key_ring_is_given_asks_for_no_single_key(clone, monkeypatch):
