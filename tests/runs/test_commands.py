@@ -6,6 +6,7 @@ import os
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils.module_loading import import_string
 
 from apps.common import clock
@@ -39,12 +40,16 @@ def test_effects_of_a_run_that_did_nothing_are_none(enqueue, capsys):
     assert said(capsys, "effects", str(enqueue().id)) == []
 
 
-def test_worker_lets_the_web_go_first(monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "lowered"), [("postgresql", [True]), ("sqlite", [])]
+)
+def test_worker_lets_the_web_go_first(monkeypatch, vendor, lowered):
     done = []
+    monkeypatch.setattr(connection, "vendor", vendor)
     app = import_string(settings.CELERY_APP)
     monkeypatch.setattr(os, "nice", lambda by: done.append(by > 0))
     monkeypatch.setattr(app, "worker_main", lambda words: done.append(words[1]))
 
     call_command("worker")
 
-    assert done == [True, "worker"]
+    assert done == [*lowered, "worker"]

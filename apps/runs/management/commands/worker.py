@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import connection
 from django.utils.module_loading import import_string
 
 #: Where a worker and the web want the same core, the web goes first: people and
@@ -23,7 +24,8 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="worker")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        os.nice(NICENESS)
+        if connection.vendor != "sqlite":  # there the web waits for the worker's turn
+            os.nice(NICENESS)
         host = socket.gethostname()
         app = import_string(settings.CELERY_APP)
         app.worker_main(
