@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -84,7 +85,9 @@ def test_sums_say_what_the_log_says_at_any_mark(
     raw = told(reader)
     assert min(map(len, raw[:3])) > 1 and sum(raw[0].values()) > 40
 
-    with mock.patch.object(recursion_hours, "MOST_HOURS", 20):
+    with mock.patch.object(
+        recursion_hours, "SUMMED", replace(recursion_hours.SUMMED, most_chunks=20)
+    ):
         while recursion_hours.sum_up():
             assert told(reader) == raw
 
@@ -99,7 +102,7 @@ def test_a_second_clock_and_a_second_time_add_nothing(
     before = list(RecursionHour.objects.order_by("id").values())
 
     assert recursion_hours.sum_up() == 0
-    assert not recursion_hours._close(NOON, NOON + timedelta(hours=1), None)
+    assert not recursion_hours.SUMMED._close(NOON, NOON + timedelta(hours=1), None)
     assert list(RecursionHour.objects.order_by("id").values()) == before
 
 

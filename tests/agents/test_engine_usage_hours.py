@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -83,7 +84,9 @@ def test_sums_say_what_the_rows_say_at_any_mark(weeks: Turn) -> None:
     raw = told(weeks.principal)
     assert sum(each["calls"] for each in raw[0]) > 50
 
-    with mock.patch.object(usage_hours, "MOST_CHUNKS", 1):
+    with mock.patch.object(
+        usage_hours, "SUMMED", replace(usage_hours.SUMMED, most_chunks=1)
+    ):
         while usage_hours.sum_up():
             assert told(weeks.principal) == raw
 
@@ -100,7 +103,7 @@ def test_a_second_clock_and_a_second_time_add_nothing(weeks: Turn) -> None:
     mark = UsageMark.load()
 
     assert usage_hours.sum_up() == 0
-    assert not usage_hours._close(NOW - timedelta(days=1), NOW, None)
+    assert not usage_hours.SUMMED._close(NOW - timedelta(days=1), NOW, None)
     assert list(UsageHour.objects.order_by("id").values()) == before
     assert UsageMark.load().summed_to == mark.summed_to
 
@@ -127,7 +130,7 @@ def test_what_a_set_back_clock_writes_is_found_again(
     with clock.frozen(NOW + timedelta(hours=1)):
         assert usage_hours.sum_up() == 1
 
-    mark = usage_hours._mark()
+    mark = usage_hours.SUMMED.mark()
     assert usage_hours.differing(LONG_AGO, mark) == []
 
 

@@ -1,10 +1,7 @@
 """The heat map's counts by the hour, so that a window costs its hours and no more.
 
 Hides: which part of a window comes from the sums and which from the log.
-Invariants: the sums are made from the log's events and nothing else; an hour counts
-either by its sums or by its events, as RecursionMark says, never by both; the mark
-moves by one conditional UPDATE in the transaction that writes the sums, so of two
-clocks one sums, and a crash leaves the hour to its events.
+Invariants: the sums are made from the log's events and nothing else; see hourly.
 Source: docs/decisions/0036-windows-are-summed-by-the-hour.md
 """
 
@@ -14,21 +11,16 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import CharField, Count, F, Func, Q, QuerySet, Sum
+from django.db.models import CharField, Count, Func, Q, QuerySet, Sum
 
 from apps.agents.engine.failures import LOOP_GUARD
 from apps.agents.models import RecursionHour, RecursionMark, Told
 from apps.audit.models import Event
-from apps.common import clock, ids
-from apps.common.periods import LONG_AGO, hour_of
+from apps.common import ids
+from apps.common.periods import hour_of
 
-#: An hour is summed up so long after its end: who writes late has written by then.
-SETTLES = timedelta(minutes=10)
-#: One call closes so many hours; the next goes on.
-MOST_HOURS = 24 * 40
-#: Hours so young are looked at again: a clock that was set back writes into them.
-LOOKED_AT_AGAIN = timedelta(days=2)
+from .hourly import HourlySums
+
 HOUR = timedelta(hours=1)
 
 
@@ -75,7 +67,7 @@ SOURCES: dict[str, tuple[Q, str, str]] = {
 
 def counted(*, since: datetime, workspaces: Sequence[UUID]) -> Counter[Key]:
     """Count what the log tells since the hour of a moment, exactly."""
-    mark, since = _mark(), hour_of(since)
+    mark, since = SUMMED.mark(), hour_of(since)
     found = Counter[Key]()
     # The mark is read first and only moves on: an hour before it has its sums by now.
     sums = RecursionHour.objects.filter(
@@ -97,15 +89,7 @@ def sum_up() -> int:
 
     Writes: RecursionHour and RecursionMark.   Again: begins where the last one ended.
     """
-    mark, until = RecursionMark.load(), hour_of(clock.now() - SETTLES)
-    since = mark.summed_to or _first(until)
-    done = 0
-    while since < until and done < MOST_HOURS:
-        upto = since + HOUR
-        if not _close(since, upto, mark.summed_to):
-            return done
-        mark.summed_to = since = upto
-        done += 1
+    done = SUMMED.sum_up()
     if done:
         mend()
     return done
@@ -113,18 +97,16 @@ def sum_up() -> int:
 
 def mend() -> int:
     """Sum the youngest hours again whose events are not as many as were summed."""
-    until = _mark()
-    since = max(until - LOOKED_AT_AGAIN, LONG_AGO)
-    return _sum_again([hour for hour in _hours(since, until) if _differs(hour)])
+    return _sum_again([hour for hour in _hours(*SUMMED.young()) if _differs(hour)])
 
 
 def rebuild() -> int:
     """Sum every summed hour again from the log; return how many hours differed."""
-    until = _mark()
+    until = SUMMED.mark()
     return _sum_again(
         [
             hour
-            for hour in _hours(_first(until), until)
+            for hour in _hours(SUMMED.first(until), until)
             if _written(hour) != _wanted(hour, hour + HOUR)
         ]
     )
@@ -132,7 +114,7 @@ def rebuild() -> int:
 
 def _sum_again(hours: list[datetime]) -> int:
     for hour in hours:
-        _again(hour, hour + HOUR)
+        SUMMED.again(hour, hour + HOUR)
     return len(hours)
 
 
@@ -179,32 +161,8 @@ def _written(hour: datetime) -> Counter[tuple[UUID | None, Key]]:
     return Counter({(row.workspace_id, Key(*row.of)): row.count for row in rows})
 
 
-def _mark() -> datetime:
-    """Return where the sums end; without any, before every event."""
-    found = RecursionMark.objects.filter(id=1).values_list("summed_to", flat=True)
-    return found.first() or LONG_AGO
-
-
-def _first(until: datetime) -> datetime:
-    oldest = Event.objects.order_by("id").values_list("occurred_at", flat=True).first()
-    return min(hour_of(oldest), until) if oldest else until
-
-
-def _close(since: datetime, upto: datetime, held: datetime | None) -> bool:
-    with transaction.atomic():
-        mine = RecursionMark.objects.filter(id=1, summed_to=held)
-        if not mine.update(summed_to=upto):
-            return False
-        _write(since, upto)
-    return True
-
-
-def _again(since: datetime, upto: datetime) -> None:
-    with transaction.atomic():
-        # takes the row, so that two who sum the same hour do it one after the other
-        RecursionMark.objects.filter(id=1).update(summed_to=F("summed_to"))
-        RecursionHour.objects.filter(hour=since).delete()
-        _write(since, upto)
+def _oldest() -> datetime | None:
+    return Event.objects.order_by("id").values_list("occurred_at", flat=True).first()
 
 
 def _write(since: datetime, upto: datetime) -> None:
@@ -216,3 +174,14 @@ def _write(since: datetime, upto: datetime) -> None:
             for (workspace, key), count in _wanted(since, upto).items()
         ]
     )
+
+
+SUMMED = HourlySums(
+    marks=RecursionMark,
+    rows=RecursionHour.objects.all,
+    write=_write,
+    oldest=_oldest,
+    settles=timedelta(minutes=10),
+    chunk=HOUR,
+    most_chunks=24 * 40,
+)

@@ -1,9 +1,7 @@
 """Usage summed up by the hour, once, so that a window costs its hours and no more.
 
 Hides: which part of a window comes from the sums and which from the rows.
-Invariants: an hour counts either by its sums or by its rows, as UsageMark says, never
-by both; the mark moves by one conditional UPDATE in the transaction that writes the
-sums, so of two clocks one sums, and a crash leaves the hour to its rows.
+Invariants: see hourly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.db.models import (
     Count,
-    F,
     Min,
     OuterRef,
     Q,
@@ -25,18 +21,11 @@ from django.db.models import (
 )
 
 from apps.agents.models import Turn, UsageHour, UsageMark
-from apps.common import clock
 from apps.common.periods import LONG_AGO, UtcDay, UtcHour, hour_of
 from apps.providers.models import Origin, UsageRow
 
-#: An hour is summed up so long after its end: who writes late has written by then.
-SETTLES = timedelta(hours=1)
-#: One transaction sums up so much.
-CHUNK = timedelta(days=1)
-#: One call sums up so many chunks; the next goes on.
-MOST_CHUNKS = 40
-#: Hours so young are looked at again: a clock that was set back writes into them.
-LOOKED_AT_AGAIN = timedelta(days=2)
+from .hourly import HourlySums
+
 #: What the calls of a group have in common, beside their hour or day.
 COMMON = (
     "served_provider",
@@ -65,7 +54,7 @@ def by_day(
 
     A group comes twice where a day is summed in part: its hours, then its rows.
     """
-    mark, since = _mark(), hour_of(since)
+    mark, since = SUMMED.mark(), hour_of(since)
     mine = Q(origin=origin, workspace_id__in=workspaces)
     # The mark is read first and only moves on: an hour before it has its sums by now.
     hours = UsageHour.objects.filter(mine, hour__gte=since, hour__lt=mark)
@@ -84,7 +73,7 @@ def by_hour(
     *, since: datetime, origin: str, workspaces: Sequence[UUID]
 ) -> dict[datetime, dict[str, int]]:
     """Return what each hour since a moment's hour had. Shape: calls, failures, cost."""
-    mark, since = _mark(), hour_of(since)
+    mark, since = SUMMED.mark(), hour_of(since)
     mine = Q(origin=origin, workspace_id__in=workspaces)
     summed = UsageHour.objects.filter(mine, hour__gte=since, hour__lt=mark)
     rows = UsageRow.objects.filter(mine, created_at__gte=max(since, mark))
@@ -114,15 +103,7 @@ def sum_up() -> int:
 
     Writes: UsageHour and UsageMark.   Again: begins where the last one ended.
     """
-    mark, until = UsageMark.load(), hour_of(clock.now() - SETTLES)
-    since = mark.summed_to or _first(until)
-    done = 0
-    while since < until and done < MOST_CHUNKS:
-        upto = min(since + CHUNK, until)
-        if not _close(since, upto, mark.summed_to):
-            return done
-        mark.summed_to = since = upto
-        done += 1
+    done = SUMMED.sum_up()
     if done:
         mend()
     return done
@@ -130,22 +111,19 @@ def sum_up() -> int:
 
 def mend() -> int:
     """Sum the youngest hours again whose rows are not as many as were summed."""
-    until = _mark()
-    since = max(until - LOOKED_AT_AGAIN, LONG_AGO)
-    wrong = differing(since, until)
+    wrong = differing(*SUMMED.young())
     for hour in wrong:
-        _again(hour, hour + timedelta(hours=1))
+        SUMMED.again(hour, hour + timedelta(hours=1))
     return len(wrong)
 
 
 def rebuild() -> int:
     """Sum every summed hour again from its rows; return how many hours differed."""
-    until = _mark()
-    since = _first(until)
-    wrong = differing(LONG_AGO, until)
+    until = SUMMED.mark()
+    since, wrong = SUMMED.first(until), differing(LONG_AGO, until)
     while since < until:
-        upto = min(since + CHUNK, until)
-        _again(since, upto)
+        upto = min(since + SUMMED.chunk, until)
+        SUMMED.again(since, upto)
         since = upto
     return len(wrong)
 
@@ -179,32 +157,8 @@ def _grouped(rows: QuerySet[UsageRow], *by: str) -> QuerySet[UsageRow, dict[str,
     )
 
 
-def _mark() -> datetime:
-    """Return where the sums end; without any, before every row."""
-    found = UsageMark.objects.filter(id=1).values_list("summed_to", flat=True).first()
-    return found or LONG_AGO
-
-
-def _first(until: datetime) -> datetime:
-    oldest = UsageRow.objects.aggregate(at=Min("created_at"))["at"]
-    return min(hour_of(oldest), until) if oldest else until
-
-
-def _close(since: datetime, upto: datetime, held: datetime | None) -> bool:
-    with transaction.atomic():
-        mine = UsageMark.objects.filter(id=1, summed_to=held)
-        if not mine.update(summed_to=upto):
-            return False
-        _write(since, upto)
-    return True
-
-
-def _again(since: datetime, upto: datetime) -> None:
-    with transaction.atomic():
-        # takes the row, so that two who sum the same hours do it one after the other
-        UsageMark.objects.filter(id=1).update(summed_to=F("summed_to"))
-        UsageHour.objects.filter(hour__gte=since, hour__lt=upto).delete()
-        _write(since, upto)
+def _oldest() -> datetime | None:
+    return UsageRow.objects.aggregate(at=Min("created_at"))["at"]
 
 
 def _write(since: datetime, upto: datetime) -> None:
@@ -213,3 +167,14 @@ def _write(since: datetime, upto: datetime) -> None:
     ).annotate(hour=UtcHour("created_at"))
     found = _grouped(rows, "hour", "origin", "workspace_id")
     UsageHour.objects.bulk_create([UsageHour(**row) for row in found], batch_size=500)
+
+
+SUMMED = HourlySums(
+    marks=UsageMark,
+    rows=UsageHour.objects.all,
+    write=_write,
+    oldest=_oldest,
+    settles=timedelta(hours=1),
+    chunk=timedelta(days=1),
+    most_chunks=40,
+)
