@@ -1,15 +1,14 @@
 """Events come one to four times, out of order, while workers are killed."""
 
-import http.client
 import json
 import os
 import random
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from apps.channels.adapters.telegram_door import secret_of
 from tests.fakes import slack_server as slack
 from tests.fakes import telegram_server as telegram
 from tests.journeys.processes import House, eventually, house
@@ -32,7 +30,6 @@ PATIENCE = 120.0 if EVENTS < 20 else 3000.0
 PER_SENDER = 10
 #: The number that an answer names says which event it answers.
 BASE = 100_000
-POSTERS = 4
 
 
 @pytest.fixture
@@ -89,60 +86,24 @@ def event(kind: str, number: int) -> dict[str, Any]:
     return slack.message(text, number=number + 1, **said)
 
 
-def post(port: int, kind: str, account: str, body: dict[str, Any]) -> float:
-    """Send until it is taken, as a vendor does; return how long that took."""
-    raw = json.dumps(body).encode()
-    for _ in range(20):
-        proof = (
-            {"X-Telegram-Bot-Api-Secret-Token": secret_of(telegram.TOKEN)}
-            if kind == "telegram"
-            else slack.signed(raw)
-        )
-        headers = {"Content-Type": "application/json", **proof}
-        began = time.monotonic()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        try:
-            connection.request("POST", f"/hooks/{kind}/{account}/", raw, headers)
-            status = connection.getresponse().status
-        except OSError:
-            status = 0
-        finally:
-            connection.close()
-        took = time.monotonic() - began
-        if status == 200:
-            return took
-        time.sleep(0.5)
-    raise AssertionError(f"{kind} was not taken: {status}")
-
-
 def storm(port: int, accounts: dict[str, str]) -> list[float]:
     """Send every event one to four times, shuffled; return how long each took."""
     draw = random.Random(7)  # noqa: S311 (an order, not a secret)
     todo = [
-        (kind, number)
+        (kind, event(kind, number))
         for kind in ("telegram", "slack")
         for number in range(EVENTS)
         for _ in range(draw.randint(1, 4))
     ]
     draw.shuffle(todo)
-    took: list[float] = []
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            while todo:
-                kind, number = todo.pop()
-                took.append(post(port, kind, accounts[kind], event(kind, number)))
-        except (AssertionError, IndexError) as error:
-            if todo:
-                failed.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(POSTERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed, failed
+    plan = {"port": port, "accounts": accounts, "deliveries": todo}
+    command = [sys.executable, "-m", "tests.journeys.posting"]
+    ended = subprocess.run(
+        command, input=json.dumps(plan), text=True, capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout[-500:] + ended.stderr[-2000:]
+    took: list[float] = json.loads(ended.stdout)["took"]
+    assert len(took) == len(todo)
     return took
 
 
