@@ -1,8 +1,8 @@
 """`python -m tests.journeys.posting < plan`: the vendors' side of a storm of events.
 
 A process of its own, so that what a delivery takes is not what the test's doubles of
-the vendors do meanwhile. Plan: port, accounts by kind, and the deliveries in order,
-body, the last one first. Says how long each took, in seconds.
+the vendors do meanwhile. Plan: port, accounts by kind, and deliveries, each a
+kind and a body, the last one first. Says how long each took, in seconds.
 """
 
 import http.client
