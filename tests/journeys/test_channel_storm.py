@@ -9,14 +9,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from apps.channels.adapters.telegram_door import secret_of
 from tests.fakes import slack_server as slack
 from tests.fakes import telegram_server as telegram
 from tests.journeys.processes import House, eventually, house
@@ -197,3 +200,43 @@ def _figures(took: list[float]) -> str:
     ordered = [round(each * 1000) for each in sorted(took)]
     half, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
     return f"{len(took)} deliveries, acknowledged p50 {half} ms, p99 {p99} ms"
+
+
+def hostile(telegram_id: str, slack_id: str) -> Iterator[tuple[str, str, bytes, Any]]:
+    """Shape: what is wrong, the address, the body and the headers."""
+    raw, other = (json.dumps(event(kind, 0)).encode() for kind in ("slack", "telegram"))
+    good = slack.signed(raw)
+    token = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 (a header's name)
+    here, there = f"/hooks/slack/{slack_id}/", f"/hooks/telegram/{telegram_id}/"
+    yield "unsigned", here, raw, {}
+    yield "another's secret", here, raw, slack.signed(raw, secret="0" * 32)
+    yield "one bit changed", here, raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:], good
+    yield "replayed", here, raw, slack.signed(raw, at=time.time() - 301)
+    yield "foreign origin", here, raw, {**good, "Origin": "https://evil.example"}
+    yield "oversized", here, b" " * 3_000_000, slack.signed(b" " * 3_000_000)
+    yield "no secret", there, other, {}
+    yield "wrong secret", there, other, {token: secret_of("1:another")}
+    yield "nested", there, b"[" * 5000 + b"]" * 5000, {token: secret_of(telegram.TOKEN)}
+
+
+def test_forged_hooks_are_refused_by_a_real_process_and_start_nothing(
+    polar: House, vendors: tuple[telegram.FakeTelegram, slack.FakeSlack]
+) -> None:
+    accounts = open_accounts(polar, vendors)
+    port = free_port()
+    polar.start("serve", str(port))
+    assert eventually(lambda: is_open(port)), polar.output()
+
+    for wrong, path, body, headers in hostile(accounts["telegram"], accounts["slack"]):
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}{path}",
+            content=body,
+            headers={"Content-Type": "application/json", **headers},
+        )
+        assert 400 <= answer.status_code < 500, (wrong, answer.status_code)
+        assert answer.json()["code"].startswith("POLAR_"), wrong
+
+    assert polar.states() == {}
+    assert polar.rows("SELECT 1 FROM channels_inboxmessage") == []
+    refused = "SELECT count(*) FROM audit_event WHERE type = 'channel.refused'"
+    assert polar.rows(refused)[0][0] >= 2, "one for each account"
