@@ -185,6 +185,18 @@ def test_consistency_when_grown_then_proven(record: Recorder) -> None:
         )
 
 
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's planner")
+def test_seal_when_much_waits_then_a_batch_reads_its_own_rows_only(db: None) -> None:
+    text = sealing._WAITING.format(index=sealing._INDEX["sqlite"])
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {text}", [500])
+        plan = str(cursor.fetchall())
+
+    assert "event_unsealed" in plan
+    assert "ORDER BY" not in plan, "all that wait are sorted for each batch"
+
+
 def test_seal_when_batch_is_too_large_then_invalid(record: Recorder) -> None:
     with pytest.raises(Invalid):
         services.seal(limit=501)

@@ -14,10 +14,17 @@ from typing import Any
 from django.db import connection, transaction
 
 from apps.audit.engine import keys, memory, merkle, recording, tiles, witness
-from apps.audit.models import Checkpoint, Event, Head
+from apps.audit.models import Checkpoint, Head
 from apps.common import clock
 from apps.common.errors import Invalid
 from apps.common.failpoints import reach
+
+#: What waits for a number, in the order in which it is numbered. SQLite would take the
+#: index of the numbers for NULLs and sort all that wait for every batch.
+_WAITING = (
+    "SELECT id, digest FROM audit_event {index} WHERE gseq IS NULL ORDER BY id LIMIT %s"
+)
+_INDEX = {"sqlite": "INDEXED BY event_unsealed"}
 
 CHECKPOINT_EVENTS = 100
 CHECKPOINT_SECONDS = 10
@@ -89,15 +96,21 @@ def begin_epoch() -> tuple[Head, str]:
 def _number(limit: int) -> int:
     with transaction.atomic(durable=True):
         head = Head.objects.select_for_update().get(id=1)
-        rows = list(
-            Event.objects.unsealed().order_by("id").values_list("id", "digest")[:limit]
-        )
+        rows = _waiting(limit)
         if not rows:
             return 0
         _write_numbers([row[0] for row in rows], head.size)
         _grow(head, [bytes.fromhex(row[1]) for row in rows])
         reach("audit.seal.before_commit")
     return len(rows)
+
+
+def _waiting(limit: int) -> list[tuple[Any, str]]:
+    """Shape: (id as the database gives it, digest), oldest first."""
+    with connection.cursor() as cursor:
+        index = _INDEX.get(connection.vendor, "")
+        cursor.execute(_WAITING.format(index=index), [limit])
+        return list(cursor.fetchall())
 
 
 def _grow(head: Head, leaves: list[bytes]) -> None:
@@ -130,7 +143,7 @@ def _write_numbers(ids: list[Any], first: int) -> None:
         else:
             cursor.executemany(
                 "UPDATE audit_event SET gseq = %s WHERE id = %s",
-                [(gseq, id_.hex) for gseq, id_ in enumerate(ids, start=first)],
+                list(enumerate(ids, start=first)),
             )
         assert cursor.rowcount == len(ids), "an event vanished while being sealed"
 
