@@ -20,6 +20,9 @@ from apps.audit.engine import (
     sealing,
     triggers,
 )
+from apps.audit.engine import (
+    witness as the_witness,
+)
 from apps.audit.errors import (
     KeyMismatch,
     NoWitness,
@@ -195,6 +198,16 @@ def test_seal_when_much_waits_then_a_batch_reads_its_own_rows_only(db: None) -> 
 
     assert "event_unsealed" in plan
     assert "ORDER BY" not in plan, "all that wait are sorted for each batch"
+
+
+def test_seal_when_the_log_is_long_then_the_witness_is_told_of_new_events_only(
+    db: None,
+) -> None:
+    plan = the_witness._kept_events(1000, 1010).explain()
+
+    if connection.vendor == "sqlite":
+        assert "(gseq>? AND gseq<?)" in plan
+    assert "event_by_type" not in plan
 
 
 def test_seal_when_batch_is_too_large_then_invalid(record: Recorder) -> None:
