@@ -536,6 +536,23 @@ def test_command_plans_and_the_page_says_so(
     assert b"The nightly look is paused" in client.get(address).content
 
 
+def test_command_shows_which_probe_held_and_which_did_not(
+    system: Principal, stage: Any
+) -> None:
+    row = rehearse(look(system))
+    out = StringIO()
+
+    call_command("drill", "show", str(row.id), stdout=out)
+
+    said = out.getvalue()
+    assert f"{row.slug}: passed, rehearsal" in said
+    assert "without its protection it deviated, as it must" in said
+    assert f"./polar-verify evidence {services.evidence_path(row)}" in said
+    for probe in row.verdict["main"]["observed"]:
+        assert probe in said
+    assert "{" not in said
+
+
 def test_loop_that_came_nowhere_proves_nothing(
     alice: User, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

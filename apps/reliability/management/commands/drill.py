@@ -178,6 +178,34 @@ def _lines(said: Any) -> list[str]:
         return [
             f"{each['drill']:16} {each['title']:36} {_standing(each)}" for each in said
         ]
+    if "verdict" in said:
+        return [*_report(said), *said.get("steps", [])]
     return [
         f"{name}: {value}" for name, value in said.items() if value not in ("", None)
     ]
+
+
+def _report(said: dict[str, Any]) -> list[str]:
+    """What a person asks of a drill; all of the rest is in --json."""
+    lines = ["", f"{said['slug']}: {said['state']}, {said['mode']} {said['id']}"]
+    parts = said["verdict"] or {}
+    if "main" in parts:
+        lines.append(f"  {'probe':30} {'rehearsal':10} control")
+    control = parts.get("control", {}).get("observed", {})
+    for probe, seen in parts.get("main", {}).get("observed", {}).items():
+        lines.append(f"  {probe:30} {_word(seen):10} {_word(control.get(probe))}")
+    if "control" in parts:
+        fell = parts["control"]["deviated"]
+        told = "deviated, as it must" if fell else "held: this proves nothing"
+        lines.append(f"  without its protection it {told}")
+    if said.get("problem"):
+        lines.append(f"  {said['problem']}")
+    if said.get("evidence"):
+        lines += ["", f"Check it anywhere:  ./polar-verify evidence {said['evidence']}"]
+    return lines
+
+
+def _word(seen: dict[str, Any] | None) -> str:
+    if seen is None:
+        return "-"
+    return "held" if seen["held"] else "deviated"
