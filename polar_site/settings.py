@@ -223,8 +223,10 @@ else:
             "timeout": 15,
             "reconnect_timeout": 3,
         },
+        # Of a process that stands still in a transaction the locks are free before
+        # those who wait for them give up.
         "options": "-c statement_timeout=60000 -c lock_timeout=20000 "
-        "-c idle_in_transaction_session_timeout=60000",
+        "-c idle_in_transaction_session_timeout=10000",
     }
 
 #: With so many runs waiting, new work that can wait is refused.

@@ -123,14 +123,27 @@ def taken(ahead: Waiting) -> Waiting:
 def send_together(raw: Any, statements: Waiting) -> None:
     """Send statements in one trip.
 
-    Raises: what the first that failed says (the server did none after it); what a
-    statement promised that met another number of rows than one.
+    Raises: what a statement promised that met another number of rows than one; what
+    the first that failed says (the server did none after it). Sent one by one, the
+    former would have been told before the latter was sent, and so it is told here.
     """
-    with raw.lock:
-        raw.wait(_exchange(raw, statements))
+    try:
+        with raw.lock:
+            raw.wait(_exchange(raw, statements))
+    except Error as failure:
+        if (promised := _broken_promise(statements)) is not None:
+            raise promised from failure
+        raise
+    if (promised := _broken_promise(statements)) is not None:
+        raise promised
+
+
+def _broken_promise(statements: Waiting) -> Exception | None:
     for each in statements:
-        if each.otherwise is not None and each.cursor.rowcount != 1:
-            raise each.otherwise
+        answered = each.cursor.pgresult is not None
+        if answered and each.otherwise is not None and each.cursor.rowcount != 1:
+            return each.otherwise
+    return None
 
 
 def _exchange(raw: Any, statements: Waiting) -> Exchange:

@@ -145,6 +145,21 @@ def test_update_that_met_no_row_is_told_before_anything_is_committed(
     assert numbers(wrapper) == []
 
 
+def test_update_that_met_no_row_is_told_before_what_a_later_row_says(
+    wrapper: Any, trips: list[list[str]]
+) -> None:
+    ask(wrapper, "INSERT INTO box VALUES (5)")
+    begin(wrapper)
+    wrapper.execute_later("UPDATE box SET n = 9 WHERE n = %s", [8], Lost())
+    put(wrapper, 5)
+    with pytest.raises(Lost):
+        ask(wrapper, "SELECT 1")
+    roll_back(wrapper)
+
+    assert numbers(wrapper) == [5]
+    assert trips == [["BEGIN", "UPDATE", "INSERT", "SELECT"]]
+
+
 def test_update_that_met_its_row_stands(wrapper: Any, trips: list[list[str]]) -> None:
     ask(wrapper, "INSERT INTO box VALUES (5)")
     begin(wrapper)
