@@ -8,6 +8,7 @@ PolarError
     StoreDamaged          409   the store contradicts itself: it cannot be accepted
   Unavailable
     NoWitness             503   this host has no POLAR_WITNESS_DIR
+    WitnessBusy           503   another process keeps the witness to itself
     KeyMismatch           503   POLAR_AUDIT_KEY is not the witness's key
     StoreInDoubt          503   an alarm stands, or the store cannot be trusted
       StoreRolledBack     503   the database lacks what a witness has seen
@@ -43,6 +44,12 @@ class NoWitness(Unavailable):
     """This host has no POLAR_WITNESS_DIR, so it does not seal."""
 
     code = "POLAR_AUDIT_NO_WITNESS"
+
+
+class WitnessBusy(Unavailable):
+    """Another process keeps the witness to itself; it or its disk stands still."""
+
+    code = "POLAR_AUDIT_WITNESS_BUSY"
 
 
 class KeyMismatch(Unavailable):

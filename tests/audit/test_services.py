@@ -1,5 +1,6 @@
 """Recording, sealing, erasing, epochs, sinks."""
 
+import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.db import OperationalError, connection, transaction
 from apps.audit import queries, services
 from apps.audit.engine import (
     anchoring,
+    journal,
     keys,
     memory,
     merkle,
@@ -30,6 +32,7 @@ from apps.audit.errors import (
     SealedNotFound,
     StoreInDoubt,
     StoreRolledBack,
+    WitnessBusy,
 )
 from apps.audit.models import Checkpoint, Event, Head, Payload, SinkCursor
 from apps.common import ids
@@ -186,6 +189,24 @@ def test_consistency_when_grown_then_proven(record: Recorder) -> None:
         assert merkle.is_consistent(
             before, after, services.consistency(old=old, new=700)
         )
+
+
+def test_seal_when_another_keeps_the_witness_then_refused_and_later_made_good(
+    record: Recorder, witness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(1)
+    services.seal()
+    record(3)
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.05)
+
+    with (witness / "lock").open("w") as stands_still:
+        fcntl.flock(stands_still, fcntl.LOCK_EX)
+        with pytest.raises(WitnessBusy):
+            services.seal()
+    assert len(journal_lines(witness)) == 1
+
+    services.seal()
+    assert len(journal_lines(witness)) == 4
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's planner")

@@ -11,8 +11,8 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.access import services as access
 from apps.access.models import Principal
-from apps.audit.errors import NoWitness
-from apps.common import ids
+from apps.audit.errors import NoWitness, WitnessBusy
+from apps.common import clock, ids
 from apps.common.errors import ApprovalRequired, Halted
 from apps.gateway import services
 from apps.gateway.engine import ledger
@@ -135,6 +135,10 @@ def test_decide_when_refused_after_a_reservation_then_it_is_taken_back(
     assert (budget.reserved, budget.spent) == (0, 0)
 
 
+def soon() -> float:
+    return clock.monotonic() + 5
+
+
 class TestRounds:
     """What nobody may repeat is witnessed first; one round does for all who wait."""
 
@@ -143,9 +147,9 @@ class TestRounds:
         monkeypatch.setattr(ledger.audit, "seal_all", lambda: sealed.append(1))
         rounds = ledger.Rounds()
 
-        assert rounds.seal(rounds.begun)
+        assert rounds.seal(rounds.begun, soon())
         late = rounds.begun
-        assert rounds.seal(late)
+        assert rounds.seal(late, soon())
 
         assert len(sealed) == 2
 
@@ -155,7 +159,7 @@ class TestRounds:
         rounds = ledger.Rounds()
         asked = [rounds.begun for _ in range(5)]
 
-        assert all(rounds.seal(each) for each in asked)
+        assert all(rounds.seal(each, soon()) for each in asked)
 
         assert len(sealed) == 1
 
@@ -167,12 +171,27 @@ class TestRounds:
         asked = rounds.begun
         with monkeypatch.context() as patch:
             patch.setattr(ledger.audit, "seal_all", broken)
-            assert not rounds.seal(asked)
+            assert not rounds.seal(asked, soon())
         sealed = []
         monkeypatch.setattr(ledger.audit, "seal_all", lambda: sealed.append(1))
 
-        assert rounds.seal(asked)
+        assert rounds.seal(asked, soon())
         assert sealed == [1]
+
+    def test_witness_that_another_keeps_counts_as_none(self, monkeypatch):
+        def kept():
+            raise WitnessBusy
+
+        monkeypatch.setattr(ledger.audit, "seal_all", kept)
+        rounds = ledger.Rounds()
+
+        assert not rounds.seal(rounds.begun, soon())
+
+    def test_round_that_stands_still_keeps_nobody_longer_than_they_said(self):
+        rounds = ledger.Rounds()
+
+        with rounds._lock:
+            assert not rounds.seal(rounds.begun, clock.monotonic() + 0.05)
 
     def test_threads_that_start_at_once_share_rounds_and_each_is_witnessed(
         self, monkeypatch
@@ -190,7 +209,7 @@ class TestRounds:
             begun.wait()
             numbered[0] += 1  # an event is committed …
             mine = numbered[0]
-            rounds.seal(rounds.begun)  # … and a round that began later seals it
+            rounds.seal(rounds.begun, soon())  # … and a round that began later seals it
             if known[-1] < mine:
                 short.append(mine)
 

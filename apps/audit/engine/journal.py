@@ -12,19 +12,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from apps.audit.errors import WitnessBusy
+from apps.common import clock
+
 _TAIL_BYTES = 4096
+#: Nobody holds the lock for long; who stands still with it does not stop the others.
+PATIENCE_SECONDS = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock against other processes and threads."""
+    """Hold the folder's lock against other processes and threads.
+
+    Raises: WitnessBusy when somebody else keeps it.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _take(handle)
         yield
     finally:
         os.close(handle)
+
+
+def _take(handle: int) -> None:
+    until, pause = clock.monotonic() + PATIENCE_SECONDS, _FIRST_PAUSE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if clock.monotonic() > until:
+                raise WitnessBusy from None
+        clock.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def append(path: Path, lines: Sequence[str]) -> None:

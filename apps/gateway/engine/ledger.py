@@ -9,7 +9,7 @@ from django.db import IntegrityError, connection, transaction
 
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit
-from apps.audit.errors import NoWitness
+from apps.audit.errors import NoWitness, WitnessBusy
 from apps.audit.models import Event
 from apps.common import canonical, clock, failpoints, ids, redaction, statements
 from apps.common.errors import Conflict, PolarError, UpstreamError
@@ -254,7 +254,7 @@ def _wait_until_sealed(event_id: UUID) -> None:
     deadline = clock.monotonic() + SEAL_SECONDS
     asked = _rounds.begun
     while True:
-        if not _rounds.seal(asked):
+        if not _rounds.seal(asked, deadline):
             clock.sleep(0.1)
         if audit_queries.is_sealed(event_id):
             return
@@ -274,20 +274,23 @@ class Rounds:
         self._lock = threading.Lock()
         self.begun = self._ended = 0
 
-    def seal(self, asked: int) -> bool:
+    def seal(self, asked: int, deadline: float) -> bool:
         """Let a round begin that is later than `asked`, or find that one was.
 
-        Returns False where this host has no witness.
+        Returns False where this host has no witness, or somebody else keeps it.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=max(0.0, deadline - clock.monotonic())):
+            return False
+        try:
             if self._ended > asked:
                 return True
             self.begun += 1
-            try:
-                audit.seal_all()
-            except NoWitness:
-                return False
+            audit.seal_all()
             self._ended = self.begun
+        except (NoWitness, WitnessBusy):
+            return False
+        finally:
+            self._lock.release()
         return True
 
 
