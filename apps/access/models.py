@@ -10,6 +10,7 @@ from django.db.models import Q
 from apps.audit import ports as audit_ports
 from apps.common import clock, ids
 from apps.common.actor import Actor
+from apps.common.lookups import Unindexed
 from apps.common.models import Row, SoleRow
 
 audit_ports.declare(
@@ -131,6 +132,10 @@ class Principal(Row):
 class WorkspaceQuerySet(models.QuerySet[Any]):
     """Base of every QuerySet whose rows belong to a workspace."""
 
+    #: Most rows belong to one workspace and the newest are wanted: SQLite, told
+    #: nothing, would read all of the workspace and sort them.
+    is_listed_by_age = False
+
     def visible_to(self, principal: Principal) -> Self:
         """Keep what this principal may see: the system everything, a human
         the workspaces they belong to, an agent its own."""
@@ -139,8 +144,11 @@ class WorkspaceQuerySet(models.QuerySet[Any]):
         if principal.kind == PrincipalKind.SYSTEM:
             return self
         if principal.kind == PrincipalKind.HUMAN:
-            mine = Membership.objects.filter(user__principal=principal)
-            return self.filter(workspace__in=mine.values("workspace"))
+            member = Membership.objects.filter(user__principal=principal)
+            mine = member.values("workspace")
+            if self.is_listed_by_age:
+                return self.alias(of=Unindexed("workspace_id")).filter(of__in=mine)
+            return self.filter(workspace__in=mine)
         return self.filter(workspace_id=principal.workspace_id)
 
 

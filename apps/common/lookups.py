@@ -1,13 +1,15 @@
-"""`field__among=[…]`: IN with its words spelled out in the statement.
+"""Conditions written so that SQLite takes the index that is meant.
 
-SQLite takes a partial index only where the statement repeats the index's condition
-word for word, and a list of bound values repeats nothing.
+It takes a partial index only where the statement repeats the index's condition word
+for word, and a list of bound values repeats nothing: `field__among=[…]` is IN with its
+words spelled out. And it has no statistics, so it believes that any index leads to few
+rows: `Unindexed("workspace_id")` is a column of which it is told otherwise.
 """
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Lookup
+from django.db.models import Func, Lookup, UUIDField
 
 if TYPE_CHECKING:
     _Lookup = Lookup[Any]
@@ -30,3 +32,17 @@ class Among(_Lookup):
         column, params = self.process_lhs(compiler, connection)
         spelled = ", ".join(f"'{word}'" for word in words)
         return f"{column} IN ({spelled})", params
+
+
+class Unindexed(Func):
+    """A column of ids whose index leads to most of the table."""
+
+    arity = 1
+    template = "%(expressions)s"
+    output_field = UUIDField()
+
+    def as_sqlite(
+        self, compiler: Any, connection: Any, **extra_context: Any
+    ) -> tuple[str, Any]:
+        # https://sqlite.org/optoverview.html: a unary + keeps a term from an index
+        return self.as_sql(compiler, connection, template="+%(expressions)s")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from apps.access.models import Principal, Workspace, WorkspaceQuerySet
 from apps.audit import ports as audit_ports
@@ -266,8 +266,9 @@ class Conversation(Row):
 
 class TurnQuerySet(models.QuerySet[Any]):
     def visible_to(self, principal: Principal) -> Self:
+        # asked of each turn: a list of all conversations grows with the store
         mine = Conversation.objects.visible_to(principal)
-        return self.filter(conversation__in=mine)
+        return self.filter(Exists(mine.filter(pk=OuterRef("conversation_id"))))
 
     def open(self) -> Self:
         return self.filter(state=TurnState.OPEN)

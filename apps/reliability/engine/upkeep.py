@@ -23,7 +23,7 @@ def schedules(now: datetime) -> list[Finding]:
     """Moments of active schedules that passed unused in the last hour."""
     since = now - timedelta(hours=1)
     rows = (
-        Slot.objects.filter(state="missed", created_at__gte=since)
+        Slot.objects.filter(state__among=["missed"], created_at__gte=since)
         .values("schedule__slug", "schedule_id")
         .annotate(times=Count("id"))
         .order_by("schedule__slug")[:MOST]

@@ -10,7 +10,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 
 from apps.audit import services as audit
 from apps.common import clock
@@ -175,9 +175,10 @@ def note_outcomes() -> int:
 
     Again: each slot's end is counted once, by one conditional UPDATE.
     """
-    ended = Slot.objects.filter(
-        state=SlotState.FIRED, outcome="", run__state__in=SETTLED
-    ).select_related("schedule", "run")
+    # Slots first, which are few: SQLite would begin with all the runs that are over.
+    over = Run.objects.filter(pk=OuterRef("run_id"), state__in=SETTLED)
+    ended = Slot.objects.filter(Exists(over), state=SlotState.FIRED, outcome="")
+    ended = ended.select_related("schedule", "run")
     noted = 0
     for slot in ended.order_by("slot_at", "id")[:BATCH]:
         with transaction.atomic():

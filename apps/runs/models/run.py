@@ -120,6 +120,8 @@ class Reason(models.TextChoices):
 
 
 class RunQuerySet(WorkspaceQuerySet):
+    is_listed_by_age = True
+
     def due(self, now: datetime) -> Self:
         """Keep queued runs whose time has come; their key may still be busy."""
         return self.filter(state=State.QUEUED, due_at__lte=now)

@@ -165,6 +165,12 @@ class Slot(Row):
                 condition=Q(state=SlotState.FIRED, outcome=""),
                 name="slot_unsettled",
             ),
+            # alerts, doctor: moments that passed unused lately
+            models.Index(
+                fields=["created_at"],
+                condition=Q(state__in=["missed"]),
+                name="slot_missed",
+            ),
             # clock: moments ahead of a clock that came back
             models.Index(fields=["slot_at"], name="slot_moment"),
         ]
