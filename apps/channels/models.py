@@ -5,7 +5,7 @@ once per account; an outgoing message has one key and goes out under it once;
 states come from `ACCOUNT`, `OUTBOX` and `PAIRING` alone.
 """
 
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 from django.db.models import Q
@@ -321,6 +321,18 @@ class InboxMessage(Row):
         return ConversationKey(self.chat, self.topic, self.message_id)
 
 
+class OutboxQuerySet(models.QuerySet[Any]):
+    """Reads messages by the indexes of those that need something yet."""
+
+    def waiting(self) -> Self:
+        """Keep what is to be said, or is being said."""
+        return self.filter(state__among=[OutboxState.PENDING, OutboxState.SENDING])
+
+    def in_trouble(self) -> Self:
+        """Keep what a person has to look at."""
+        return self.filter(state__among=[OutboxState.FAILED, OutboxState.UNKNOWN])
+
+
 class OutboxMessage(Row):
     """One message to go out, in the order of its chat, once."""
 
@@ -352,6 +364,8 @@ class OutboxMessage(Row):
     schedule_id = models.UUIDField(null=True, blank=True)
     #: It was let through, and counted, once.
     admitted = models.BooleanField(default=False)
+
+    objects = OutboxQuerySet.as_manager()
 
     class Meta:
         constraints = [

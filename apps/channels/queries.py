@@ -17,7 +17,6 @@ from apps.channels.models import (
     HearsBy,
     InboxMessage,
     OutboxMessage,
-    OutboxState,
     PairingRequest,
     PairingState,
 )
@@ -161,7 +160,7 @@ def outbox(*, visible_to: Principal, state: str = "") -> QuerySet[OutboxMessage]
         account__in=Account.objects.visible_to(visible_to)
     ).select_related("account")
     if state == "trouble":
-        return found.filter(state__in=[OutboxState.FAILED, OutboxState.UNKNOWN])
+        return found.in_trouble()
     return found.filter(state=state) if state else found
 
 
@@ -193,9 +192,7 @@ def overview(*, visible_to: Principal) -> dict[str, list[dict[str, Any]]]:
     waiting = PairingRequest.objects.filter(
         account__in=mine, state=PairingState.PENDING, expires_at__gt=clock.now()
     )
-    trouble = OutboxMessage.objects.filter(
-        account__in=mine, state__in=[OutboxState.FAILED, OutboxState.UNKNOWN]
-    )
+    trouble = OutboxMessage.objects.in_trouble().filter(account__in=mine)
     return {
         "accounts": [
             {

@@ -10,6 +10,7 @@ from apps.common.errors import NotFound
 
 from .models import (
     ApprovalMode,
+    ApprovalQuerySet,
     ApprovalRequest,
     ApprovalState,
     Budget,
@@ -43,9 +44,9 @@ def calls_of_run(run_id: UUID, principal: Principal) -> QuerySet[Call]:
     return mine.filter(run_id=run_id).order_by("id")
 
 
-def approvals(principal: Principal) -> QuerySet[ApprovalRequest]:
+def approvals(principal: Principal) -> ApprovalQuerySet:
     """Return every question that the principal may see, with what is shown."""
-    mine: QuerySet[ApprovalRequest] = ApprovalRequest.objects.visible_to(principal)
+    mine = ApprovalRequest.objects.visible_to(principal)
     steps = PlanStep.objects.order_by("position")
     return mine.select_related(
         "call", "requester", "decided_by", "workspace"
@@ -54,7 +55,7 @@ def approvals(principal: Principal) -> QuerySet[ApprovalRequest]:
 
 def pending_approvals(principal: Principal) -> QuerySet[ApprovalRequest]:
     """Return open questions that the principal may see, oldest first."""
-    return approvals(principal).filter(state=ApprovalState.PENDING).order_by("id")
+    return approvals(principal).pending().order_by("id")
 
 
 def questions_of_run(run_id: UUID, principal: Principal) -> QuerySet[ApprovalRequest]:
@@ -73,9 +74,7 @@ def get_approval(approval_id: UUID, principal: Principal) -> ApprovalRequest:
 
 def open_approvals() -> QuerySet[ApprovalRequest]:
     """Return every question that waits, of every workspace."""
-    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(
-        state=ApprovalState.PENDING
-    )
+    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.pending()
     return found.select_related("call").order_by("id")
 
 
@@ -93,16 +92,15 @@ def waiting_key(act: str, capability: str) -> str:
 
 def overdue_approvals(now: datetime) -> QuerySet[ApprovalRequest]:
     """Return what was not answered, or not used, in time."""
-    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(
-        state__in=[ApprovalState.PENDING, ApprovalState.APPROVED], expires_at__lte=now
+    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.open().filter(
+        expires_at__lte=now
     )
     return found.select_related("call").order_by("expires_at", "id")
 
 
 def due_to_start(now: datetime) -> QuerySet[ApprovalRequest]:
     """Return what starts by itself because its reject window has passed."""
-    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.filter(
-        state=ApprovalState.PENDING,
+    found: QuerySet[ApprovalRequest] = ApprovalRequest.objects.pending().filter(
         mode=ApprovalMode.AUTO_START,
         starts_at__lte=now,
         expires_at__gt=now,

@@ -15,7 +15,7 @@ from apps.audit import services as audit_services
 from apps.common import clock
 from apps.common.errors import NotFound
 from apps.gateway import queries as gateway
-from apps.gateway.models import ApprovalRequest, ApprovalState
+from apps.gateway.models import ApprovalRequest
 from apps.reliability.models import (
     Alert,
     AlertOrigin,
@@ -118,7 +118,7 @@ def counts(principal: Principal) -> Counts:
     own = Principal.objects.filter(id=principal.id)
     found = own.values_list(
         _counted(mine.unsettled()),
-        _counted(asked.filter(state=ApprovalState.PENDING)),
+        _counted(asked.pending()),
         _counted(mine.dead_letters()),
         _counted(Alert.objects.standing().real()),
         _counted(incidents(principal=principal, state="under_way")),

@@ -362,11 +362,8 @@ def ring_forgotten() -> int:
     Again: a chat that has a run is left alone.
     """
     waiting = (
-        OutboxMessage.objects.filter(
-            state__in=["pending", "sending"],
-            due_at__lte=clock.now(),
-            account__state="active",
-        )
+        OutboxMessage.objects.waiting()
+        .filter(due_at__lte=clock.now(), account__state="active")
         .order_by("account_id", "chat")
         .values_list("account_id", "chat")
         .distinct()[:200]

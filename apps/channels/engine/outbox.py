@@ -172,11 +172,8 @@ def carry(ctx: RunContext) -> Outcome:
 
 def _next(account: Account, chat: str) -> OutboxMessage | None:
     """What is next in a chat. What is unasked and held back lets others pass."""
-    waiting = OutboxMessage.objects.filter(
-        account=account,
-        chat=chat,
-        state__in=[OutboxState.PENDING, OutboxState.SENDING],
-    ).exclude(schedule_id__isnull=False, due_at__gt=clock.now())
+    waiting = OutboxMessage.objects.waiting().filter(account=account, chat=chat)
+    waiting = waiting.exclude(schedule_id__isnull=False, due_at__gt=clock.now())
     found: OutboxMessage | None = waiting.order_by("id").first()
     return found
 

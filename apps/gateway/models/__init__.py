@@ -5,6 +5,7 @@ from apps.gateway.models.core import (
     CALL_TRANSITIONS,
     HOLDING,
     ApprovalMode,
+    ApprovalQuerySet,
     ApprovalRequest,
     ApprovalState,
     Call,
@@ -33,6 +34,7 @@ from apps.gateway.models.money import (
 __all__ = [
     "APPROVAL_TRANSITIONS",
     "ApprovalMode",
+    "ApprovalQuerySet",
     "ApprovalRequest",
     "ApprovalState",
     "Budget",

@@ -201,6 +201,18 @@ class ApprovalMode(models.TextChoices):
     AUTO_START = "auto_start"
 
 
+class ApprovalQuerySet(WorkspaceQuerySet):
+    """Reads questions by the index of those that are not over."""
+
+    def pending(self) -> Self:
+        """Keep what waits for its answer."""
+        return self.open().filter(state=A.PENDING)
+
+    def open(self) -> Self:
+        """Keep what waits for its answer, or was allowed and is not used yet."""
+        return self.filter(state__among=[A.PENDING, A.APPROVED])
+
+
 class ApprovalRequest(Row):
     """A question to a person, bound to exactly one effect."""
 
@@ -222,7 +234,7 @@ class ApprovalRequest(Row):
     starts_at = models.DateTimeField(null=True, blank=True)
     preview = models.JSONField(default=dict, blank=True)
 
-    objects = WorkspaceQuerySet.as_manager()
+    objects = ApprovalQuerySet.as_manager()
 
     class Meta:
         constraints = [

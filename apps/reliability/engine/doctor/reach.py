@@ -6,7 +6,7 @@ from pathlib import Path
 from django.conf import settings
 
 from apps.channels import queries as channels
-from apps.channels.models import Account, OutboxMessage, OutboxState, PairingRequest
+from apps.channels.models import Account, OutboxMessage, PairingRequest
 from apps.common import clock
 from apps.extensions.models import Extension, Lifecycle, Trust
 from apps.providers import queries as providers
@@ -131,9 +131,7 @@ def channel_accounts() -> Found:
     mend="Page Channels: send it again, or settle it as said.",
 )
 def outbox() -> Found:
-    stuck = OutboxMessage.objects.filter(
-        state__in=[OutboxState.FAILED, OutboxState.UNKNOWN]
-    ).count()
+    stuck = OutboxMessage.objects.in_trouble().count()
     return warn(f"{stuck} messages did not go out") if stuck else ok("none is stuck")
 
 
