@@ -117,10 +117,14 @@ class Event(AppendOnly):
 
 
 class RunHead(models.Model):
-    """How many events a run has, so that the next one gets its number."""
+    """How many events a run has, so that the next one gets its number.
+
+    And the highest fence that wrote any: who carried the run before writes no more.
+    """
 
     run_id = models.UUIDField(primary_key=True)
     last_seq = models.BigIntegerField()
+    fence = models.BigIntegerField(default=0)
 
     class Meta:
         constraints = [

@@ -59,11 +59,14 @@ def record(  # noqa: PLR0913 (one event, one call: every app writes this line)
     reason: str = "",
     data: dict[str, Any] | None = None,
     payload: dict[str, Any] | None = None,
+    fence: int = 0,
 ) -> Event:
     """Write one event in the transaction of the change it describes.
 
+    `fence`: of whoever carries the run; 0 for everybody else.
     Writes: Event, Payload, RunHead (one row lock per run, none that is global).
-    Raises: OutsideTransaction; Invalid for an undeclared type or a float.
+    Raises: OutsideTransaction; Invalid for an undeclared type or a float; Fenced when
+    the run was carried by somebody else since, who has written.
     Again: another event; an event is a fact, not a state.
     """
     draft = recording.Draft(
@@ -77,6 +80,7 @@ def record(  # noqa: PLR0913 (one event, one call: every app writes this line)
         reason=reason,
         data=data or {},
         payload=payload,
+        fence=fence,
     )
     return recording.insert(draft)
 

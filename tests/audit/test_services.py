@@ -34,10 +34,17 @@ from apps.audit.errors import (
     StoreRolledBack,
     WitnessBusy,
 )
-from apps.audit.models import Checkpoint, Event, Head, Payload, SinkCursor
+from apps.audit.models import (
+    Checkpoint,
+    Event,
+    Head,
+    Payload,
+    RunHead,
+    SinkCursor,
+)
 from apps.common import ids
 from apps.common.actor import SYSTEM
-from apps.common.errors import Invalid
+from apps.common.errors import Fenced, Invalid
 from apps.common.models import AppendOnlyError
 from tests.audit.conftest import Recorder
 
@@ -68,6 +75,23 @@ def test_record_when_in_a_transaction_then_body_holds_everything() -> None:
     assert said["data"] == {"big": str(2**60), "flag": True, "list": [1, None]}
     assert (said["run_seq"], said["trace_id"]) == (1, "a" * 32)
     assert event.digest == merkle.leaf_hash(event.body.encode()).hex()
+
+
+def test_record_when_the_run_was_carried_by_another_since_then_refused(
+    record: Recorder,
+) -> None:
+    run = ids.new_id()
+    record(2, run_id=run, fence=1)
+    record(run_id=run, fence=3)
+
+    with pytest.raises(Fenced):
+        record(run_id=run, fence=2)
+    record(run_id=run)  # of nobody who carries it
+    record(run_id=run, fence=3)
+
+    mine = Event.objects.of_run(run).values_list("run_seq", flat=True)
+    assert list(mine) == [1, 2, 3, 4, 5]
+    assert RunHead.objects.get(run_id=run).fence == 3
 
 
 def test_record_when_outside_a_transaction_then_refused(monkeypatch: Any) -> None:

@@ -1,9 +1,12 @@
 """Starting an effect in one trip: as careful as the long way, and yields to it."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -12,8 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from apps.access import services as access
 from apps.access.models import Principal
 from apps.audit.errors import NoWitness, WitnessBusy
+from apps.audit.models import Event
 from apps.common import clock, ids
-from apps.common.errors import ApprovalRequired, Halted
+from apps.common.errors import ApprovalRequired, Fenced, Halted
 from apps.gateway import services
 from apps.gateway.engine import ledger
 from apps.gateway.errors import PermitRefused
@@ -133,6 +137,57 @@ def test_decide_when_refused_after_a_reservation_then_it_is_taken_back(
 
     budget.refresh_from_db()
     assert (budget.reserved, budget.spent) == (0, 0)
+
+
+def under(request: CallRequest, fence: int, run_id: UUID) -> CallRequest:
+    lineage = replace(request.lineage, run_id=run_id, root_id=run_id, fence=fence)
+    return replace(request, lineage=lineage)
+
+
+def test_worker_that_woke_late_judges_no_effect_of_its_successor(asked) -> None:
+    run_id = ids.new_id()
+
+    def wake_meanwhile(permit: Permit) -> None:
+        permit.spend(ARGUMENTS, waits=False)
+        with pytest.raises(Fenced):
+            services.call(under(asked(), 1, run_id))
+
+    def perform(permit: Permit) -> Result:
+        wake_meanwhile(permit)
+        return Result({"ok": True})
+
+    newer = replace(under(asked(), 2, run_id), perform=perform)
+    outcome = services.call(newer)
+
+    [row] = Call.objects.filter(run_id=run_id)
+    assert (row.id, row.state, row.fence) == (outcome.call_id, "succeeded", 2)
+
+
+def test_worker_that_woke_late_writes_nothing_of_what_it_did(asked) -> None:
+    run_id = ids.new_id()
+    other = replace(asked(), arguments={**ARGUMENTS, "text": "other"})
+
+    def succeed_meanwhile(permit: Permit) -> None:
+        answer = replace(under(other, 2, run_id), perform=answering(other.arguments))
+        services.call(answer)
+
+    with pytest.raises(Fenced):
+        services.call(under(asked(succeed_meanwhile), 1, run_id))
+
+    events = Event.objects.of_run(run_id).filter(type="call.settled")
+    assert [json.loads(body)["data"]["fence"] for body in bodies(events)] == [2]
+
+
+def answering(arguments: dict[str, str]) -> Callable[[Permit], Result]:
+    def perform(permit: Permit) -> Result:
+        permit.spend(arguments, waits=False)
+        return Result({"ok": True})
+
+    return perform
+
+
+def bodies(events: Any) -> list[str]:
+    return list(events.values_list("body", flat=True))
 
 
 def soon() -> float:

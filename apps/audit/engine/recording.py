@@ -1,7 +1,8 @@
 """Inserting one event inside the caller's transaction.
 
 1. Take the run's next number and the epoch in one statement (the run's row stays
-   locked until the caller commits, so a run's events are in commit order).
+   locked until the caller commits, so a run's events are in commit order). A fence
+   below one that has written already is refused there.
 2. Write the body, commit to the payload, insert. No global lock is taken.
 """
 
@@ -18,12 +19,16 @@ from apps.audit.errors import OutsideTransaction
 from apps.audit.models import Event, Head, Payload
 from apps.common import canonical, clock, statements
 from apps.common.actor import Actor
-from apps.common.errors import Invalid
+from apps.common.errors import Fenced, Invalid
 
 _EPOCH = "SELECT epoch FROM audit_head WHERE id = 1"
+#: Fence 0 is of nobody who carries the run: an operator, the clock.
 _NEXT = (
-    "INSERT INTO audit_runhead (run_id, last_seq) VALUES (%s, 1)"
-    " ON CONFLICT (run_id) DO UPDATE SET last_seq = audit_runhead.last_seq + 1"
+    "INSERT INTO audit_runhead (run_id, last_seq, fence) VALUES (%s, 1, %s)"
+    " ON CONFLICT (run_id) DO UPDATE SET last_seq = audit_runhead.last_seq + 1,"
+    " fence = CASE excluded.fence WHEN 0 THEN audit_runhead.fence"
+    " ELSE excluded.fence END"
+    " WHERE excluded.fence = 0 OR excluded.fence >= audit_runhead.fence"
     " RETURNING last_seq, (SELECT epoch FROM audit_head WHERE id = 1)"
 )
 
@@ -42,6 +47,8 @@ class Draft:
     reason: str
     data: dict[str, Any] = field(default_factory=dict)
     payload: dict[str, Any] | None = None
+    #: Under which it is written by whoever carries the run.
+    fence: int = 0
 
 
 def has_transaction() -> bool:
@@ -50,14 +57,14 @@ def has_transaction() -> bool:
 
 
 def insert(draft: Draft) -> Event:
-    """Write the event. Raises: Invalid, OutsideTransaction."""
+    """Write the event. Raises: Invalid, OutsideTransaction, Fenced."""
     if not has_transaction():
         raise OutsideTransaction
     if not ports.is_declared(draft.type):
         raise Invalid(f"{draft.type!r} is not a declared event type")
     payload = None if draft.payload is None else canonical.arguments(draft.payload)
     salt, payload_digest = ("", "") if payload is None else body.commit_payload(payload)
-    run_seq, epoch = _place(draft.run_id)
+    run_seq, epoch = _place(draft.run_id, draft.fence)
     event = write(draft, run_seq, epoch, payload_digest)
     statements.insert(event)
     if payload is not None:
@@ -112,16 +119,18 @@ def new_epoch() -> str:
     return secrets.token_hex(16)
 
 
-def _place(run_id: UUID | None) -> tuple[int | None, str]:
+def _place(run_id: UUID | None, fence: int) -> tuple[int | None, str]:
     with connection.cursor() as cursor:
         if run_id is None:
             cursor.execute(_EPOCH)
             row = cursor.fetchone()
             return None, row[0] if row else current_epoch()
         key = run_id if connection.vendor == "postgresql" else run_id.hex
-        cursor.execute(_NEXT, [key])
-        seq, epoch = cursor.fetchone()
-    return seq, epoch or current_epoch()
+        cursor.execute(_NEXT, [key, fence])
+        row = cursor.fetchone()
+    if row is None:
+        raise Fenced("Somebody who carried this run later has written for it.")
+    return row[0], row[1] or current_epoch()
 
 
 def _fit(text: str, length: int) -> str:

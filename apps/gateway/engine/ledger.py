@@ -12,7 +12,7 @@ from apps.audit import services as audit
 from apps.audit.errors import NoWitness, WitnessBusy
 from apps.audit.models import Event
 from apps.common import canonical, clock, failpoints, ids, redaction, statements
-from apps.common.errors import Conflict, PolarError, UpstreamError
+from apps.common.errors import Conflict, Fenced, PolarError, UpstreamError
 from apps.gateway.errors import (
     EffectLeftUndone,
     KeyReused,
@@ -125,6 +125,15 @@ def _check_abandoned(earlier: Call) -> None:
     since = clock.now() - (earlier.started_at or earlier.created_at)
     if earlier.run_id is None and since < LONGEST_CALL:
         raise Conflict("The same effect is being done right now.")
+
+
+def check_not_carried_since(earlier: Call, call: Call) -> None:
+    """Refuse to judge an effect of somebody who carries the run after us.
+
+    Raises: Fenced.
+    """
+    if earlier.run_id == call.run_id and earlier.fence > call.fence:
+        raise Fenced("This run is carried by somebody else.")
 
 
 def check_not_in_doubt(earlier: Call) -> None:
@@ -418,6 +427,7 @@ def record(
         trace_id=call.trace_id,
         decision=str(call.state),
         reason=call.reason_code,
+        fence=call.fence,
         data={
             "kind": str(call.kind),
             "capability": call.capability,

@@ -123,6 +123,7 @@ def _authorize(call: Call, request: CallRequest) -> tuple[Call, Call | None]:
             sight = see(request, call)
             earlier = ledger.find_earlier(call) if sight.earlier else None
             if earlier is not None:
+                ledger.check_not_carried_since(earlier, call)
                 if earlier.state == CallState.SUCCEEDED:
                     return call, earlier
                 ledger.check_not_left_undone(earlier)

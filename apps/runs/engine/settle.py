@@ -50,6 +50,7 @@ def write_as_owner(claimed: Claimed, target: str, **changes: Any) -> None:
 
 def record(run: Run, event: str, *, by: Actor = SYSTEM, **facts: Any) -> None:
     """Write one event about a run."""
+    fence = int(facts.get("fence", 0))
     audit.record(
         type=event,
         actor=by,
@@ -60,6 +61,7 @@ def record(run: Run, event: str, *, by: Actor = SYSTEM, **facts: Any) -> None:
         decision=facts.pop("decision", ""),
         reason=facts.pop("reason", ""),
         data={"kind": run.kind, **facts},
+        fence=fence,
     )
 
 
