@@ -17,7 +17,7 @@ from apps.access.models import Principal
 from apps.audit.errors import NoWitness, WitnessBusy
 from apps.audit.models import Event
 from apps.common import clock, ids
-from apps.common.errors import ApprovalRequired, Fenced, Halted
+from apps.common.errors import ApprovalRequired, Conflict, Fenced, Halted
 from apps.gateway import services
 from apps.gateway.engine import ledger
 from apps.gateway.errors import PermitRefused
@@ -116,7 +116,7 @@ def test_start_when_the_effect_is_being_done_then_one_only(asked) -> None:
         mine._state.adding = True
         mine.save()
 
-    with pytest.raises(PermitRefused, match="being done"):
+    with pytest.raises(Conflict, match="being done"):  # its run comes again
         services.call(asked(meanwhile))
 
     assert Call.objects.filter(state=CallState.EXECUTING).count() == 1

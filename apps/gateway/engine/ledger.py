@@ -171,6 +171,7 @@ def start(call: Call, request: CallRequest) -> None:
     """AUTHORIZED → EXECUTING, halts and trust read in the same transaction.
 
     Raises: Halted; NotTrusted; PermitRefused when the call is no longer authorized;
+    Conflict when the same effect is being done, as by whoever carried the run before;
     StoreInDoubt while nobody knows what was done already.
     """
     audit.check_here()
@@ -178,7 +179,7 @@ def start(call: Call, request: CallRequest) -> None:
     try:
         started = None if _start_at_once(call, request) else _start_once(call, request)
     except IntegrityError as error:
-        raise PermitRefused("The same effect is being done right now.") from error
+        raise same_effect(error) from error
     if started is not None and request.effect_class == EffectClass.NON_REPEATABLE:
         _wait_until_sealed(started.id)
     failpoints.reach("call.executing")
