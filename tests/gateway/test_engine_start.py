@@ -163,6 +163,24 @@ def test_worker_that_woke_late_judges_no_effect_of_its_successor(asked) -> None:
     assert (row.id, row.state, row.fence) == (outcome.call_id, "succeeded", 2)
 
 
+def test_key_that_a_lost_worker_holds_is_taken_over_though_it_is_not_the_newest(
+    asked,
+) -> None:
+    run_id = ids.new_id()
+    first = services.call(under(asked(), 1, run_id))
+    Call.objects.filter(id=first.call_id).update(state=CallState.EXECUTING)
+    [newer] = Call.objects.filter(id=first.call_id)
+    newer.pk, newer.state, newer.fence = ids.new_id(), CallState.FAILED, 2
+    newer._state.adding = True
+    newer.save()
+
+    outcome = services.call(under(asked(), 3, run_id))
+
+    states = dict(Call.objects.filter(run_id=run_id).values_list("id", "state"))
+    assert states[first.call_id] == CallState.FAILED
+    assert states[outcome.call_id] == CallState.SUCCEEDED
+
+
 def test_worker_that_woke_late_writes_nothing_of_what_it_did(asked) -> None:
     run_id = ids.new_id()
     other = replace(asked(), arguments={**ARGUMENTS, "text": "other"})

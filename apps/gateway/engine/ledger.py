@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Case, When
 
 from apps.audit import queries as audit_queries
 from apps.audit import services as audit
@@ -21,6 +22,7 @@ from apps.gateway.errors import (
 )
 from apps.gateway.models import (
     CALL_TRANSITIONS,
+    HOLDING,
     Call,
     CallState,
 )
@@ -85,10 +87,14 @@ def new_row(request: CallRequest) -> Call:
 
 
 def find_earlier(call: Call) -> Call | None:
-    """Return the newest call with this key. Raises: KeyReused."""
+    """Return the call that holds this key, or else its newest.
+
+    Raises: KeyReused.
+    """
+    holds_it = Case(When(state__in=HOLDING, then=0), default=1)
     found = (
         Call.objects.filter(idempotency_key=call.idempotency_key)
-        .order_by("-id")
+        .order_by(holds_it, "-id")
         .first()
     )
     if found is None:
