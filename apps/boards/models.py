@@ -104,6 +104,10 @@ class Board(Row):
         return self.slug
 
 
+class TaskQuerySet(WorkspaceQuerySet):
+    is_listed_by_age = True
+
+
 class Task(Row):
     """One thing to do. `version` grows with each change.
 
@@ -139,7 +143,7 @@ class Task(Row):
     request_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
     updated_at = models.DateTimeField(null=True, blank=True)
 
-    objects = WorkspaceQuerySet.as_manager()
+    objects = TaskQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -160,6 +164,17 @@ class Task(Row):
             models.Index(
                 fields=["board", "board_column", "position", "id"],
                 name="task_in_column",
+            ),
+            # home: how many tasks are where, counted in the index alone
+            models.Index(
+                fields=["board", "board_column", "status", "workspace"],
+                name="task_counts",
+            ),
+            # home: what a person has to look at
+            models.Index(
+                fields=["position", "id"],
+                condition=Q(status__in=MARKS),
+                name="task_marked",
             ),
             # the tasks whose turn is awaited
             models.Index(

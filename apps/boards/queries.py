@@ -146,7 +146,7 @@ def _matches(principal: Principal, wanted: TaskFilter) -> Q:
     if wanted.urgent:
         found &= Q(priority__lte=1)
     if wanted.marked:
-        found &= Q(status__in=MARKS)
+        found &= Q(status__among=MARKS)
     if wanted.due == "overdue":
         found &= Q(due_date__lt=today) & ~Q(board_column=TaskStatus.DONE)
     if wanted.due == "week":

@@ -4,6 +4,7 @@ import pytest
 from django.db import connection
 
 from apps.access.models import User
+from apps.boards.models import MARKS, Task
 from apps.common import clock
 from apps.gateway.models import Call, CallState
 from apps.runs.models import Run, Slot
@@ -43,3 +44,14 @@ def test_among_when_missed_slots_are_counted_then_all_slots_are_not(db: None) ->
 
     if connection.vendor == "sqlite":
         assert "slot_missed (created_at>?)" in plan
+
+
+def test_among_when_marked_tasks_are_shown_then_the_others_are_not_read(
+    alice: User,
+) -> None:
+    marked = Task.objects.visible_to(alice.principal).filter(status__among=MARKS)
+
+    plan = marked.order_by("position", "id")[:5].explain()
+
+    if connection.vendor == "sqlite":
+        assert "task_marked" in plan
