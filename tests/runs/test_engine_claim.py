@@ -222,3 +222,22 @@ def test_renew_when_somebody_else_has_it_then_it_counts_as_lost(
 
     assert keeper.renew() == 0
     assert held.lost
+
+
+def test_worker_that_leaves_waits_for_what_is_just_being_claimed(
+    enqueue: Enqueue, keeper: LeaseKeeper
+) -> None:
+    run = enqueue()
+
+    with keeper.claiming() as may:
+        [claimed] = claim(owner=keeper.owner, queues=keeper.queues)
+        keeper.leaving.set()
+        assert may
+        assert keeper.in_flight() == 1, "nobody goes before it is held"
+        keeper.hold(claimed)
+    assert keeper.release_all() == 1
+
+    run.refresh_from_db()
+    assert run.state == State.QUEUED
+    with keeper.claiming() as may:
+        assert not may

@@ -29,7 +29,12 @@ BUG = "POLAR_INTERNAL_ERROR"
 def execute(run_id: uuid.UUID, keeper: LeaseKeeper) -> bool:
     """Claim one run and carry it; False when it is not ours to take."""
     try:
-        taken = claim(owner=keeper.owner, queues=keeper.queues, run_id=run_id)
+        with keeper.claiming() as may:
+            taken = may and claim(
+                owner=keeper.owner, queues=keeper.queues, run_id=run_id
+            )
+            for each in taken or ():
+                keeper.hold(each)
         if not taken:
             logger.info("hint came too late", extra={"event": "run.duplicate_hint"})
             return False

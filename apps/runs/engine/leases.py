@@ -10,6 +10,8 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.db import connection
@@ -49,12 +51,26 @@ class LeaseKeeper:
         self.owner = f"{host}:{os.getpid()}:{ids.new_id().hex[-8:]}"
         self.leaving = threading.Event()
         self._held: dict[uuid.UUID, Held] = {}
+        self._claiming = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._schema = ""
 
     # --- what is held
+
+    @contextmanager
+    def claiming(self) -> Iterator[bool]:
+        """Claim and hold inside: whoever leaves waits for it, or gives back what was
+        claimed. Yields whether anything may be claimed."""
+        with self._lock:
+            may = not self.leaving.is_set()
+            self._claiming += may
+        try:
+            yield may
+        finally:
+            with self._lock:
+                self._claiming -= may
 
     def hold(self, claimed: Claimed, step_seconds: float = STEP_SECONDS) -> Held:
         held = Held(claimed.fence, clock.monotonic() + step_seconds)
@@ -73,7 +89,7 @@ class LeaseKeeper:
                 del self._held[claimed.id]
 
     def in_flight(self) -> int:
-        return len(self._held)
+        return len(self._held) + self._claiming
 
     def free(self) -> int:
         """How many more runs this process may take now."""

@@ -132,19 +132,25 @@ class Watch:
             return 0
         handed = 0
         while (free := self.keeper.free()) > 0 and anything_due(self.keeper.queues):
-            taken = claim(
-                owner=self.keeper.owner,
-                queues=self.keeper.queues,
-                limit=min(free, MOST_AT_ONCE),
-            )
+            taken = self._take(min(free, MOST_AT_ONCE))
             if not taken:
                 break
             for claimed in taken:
-                self.keeper.hold(claimed)
                 self._hand(claimed)
             handed += len(taken)
         self._was_full = self.keeper.free() == 0
         return handed
+
+    def _take(self, limit: int) -> list[Claimed]:
+        with self.keeper.claiming() as may:
+            if not may:
+                return []
+            taken = claim(
+                owner=self.keeper.owner, queues=self.keeper.queues, limit=limit
+            )
+            for claimed in taken:
+                self.keeper.hold(claimed)
+        return taken
 
     def _worth_looking(self) -> bool:
         moment = clock.monotonic()
